@@ -1,0 +1,95 @@
+# What CI runs, verbatim. Two commands need nothing but Rust, a C++ compiler, make and Python 3 with venv:
+#   make gate    build, then the main job: agreement and paired speed of Rust against the C++ reference
+#   make test    every test: Rust in each feature set, C++, Python
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+CARGO ?= cargo
+SOURCES := $(shell find rust cpp/include cpp/src python -type f -not -name '*.so' -not -path '*/__pycache__/*' 2>/dev/null) build.rs Cargo.toml Cargo.lock pyproject.toml
+GATE_FLAGS ?=
+
+.PHONY: gate test test-rust test-cpp test-python sanitize check fmt crossval bench bindings deep clean
+
+# Exit code 3 is neutral: the evidence was not enough for a verdict. It is printed and explained, and is no failure
+# of this target; 1 (fail) and 2 (unusable input) are.
+gate: $(VENV)/installed
+	@$(BIN)/python -m bitnet_perfgate run $(GATE_FLAGS); code=$$?; \
+	if [ $$code -eq 3 ]; then \
+	  echo "neutral (exit code 3): nothing was found broken, but not everything was shown to hold; the reasons stand above."; \
+	  exit 0; \
+	fi; exit $$code
+
+crossval: $(VENV)/installed
+	$(BIN)/python -m bitnet_perfgate crossval $(GATE_FLAGS)
+
+test: test-rust test-cpp test-python
+
+# All feature sets build and test; the default one carries the cross-validation tests.
+test-rust: $(VENV)/tools
+	$(CARGO) test --locked
+	$(CARGO) test --locked --no-default-features --lib
+	$(CARGO) test --locked --no-default-features --features cpu --lib
+	$(CARGO) test --locked --no-default-features --features "cpu,ffi" --lib
+	$(CARGO) test --locked --no-default-features --features gpu --lib
+
+test-cpp:
+	$(MAKE) -C cpp test sanitize
+
+test-python: $(VENV)/installed $(VENV)/tools
+	$(BIN)/python -m pytest
+
+sanitize:
+	$(MAKE) -C cpp sanitize
+
+check: $(VENV)/tools $(VENV)/installed
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features cpu -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features --features gpu -- -D warnings
+	$(CARGO) clippy --locked --lib --features python -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cpp/*.cpp' 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.c')
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest bitnet_perfgate._core
+
+fmt: $(VENV)/tools
+	$(CARGO) fmt
+	$(BIN)/clang-format -i $$(git ls-files 'cpp/*.cpp' 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.c')
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench:
+	$(CARGO) bench --locked
+
+# Makes the checked-in bindings anew after a change of the header.
+bindings: $(VENV)/tools
+	BITNET_BINDINGS=bindgen $(CARGO) build --locked
+	cp "$$(ls -t target/debug/build/bitnet-perfgate-*/out/bindings.rs | head -1)" rust/backends/contract/bindings.rs
+
+# Long campaigns that CI leaves out: every shape, batch and format of the catalogue, agreement only.
+deep: $(VENV)/installed
+	$(BIN)/python -m bitnet_perfgate crossval --full
+	BITNET_FUZZ_ROUNDS=200000 $(CARGO) test --locked --release --test hostile_gguf
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The package itself, built with optimisation and installed as a user would.
+$(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check .
+	@touch $@
+
+# Test runners, linters and libclang for bindgen.
+$(VENV)/tools: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print("\n".join(extras["test"] + extras["check"]))' > $@.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $@.txt
+	@touch $@
+
+clean:
+	rm -rf target $(VENV)

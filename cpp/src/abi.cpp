@@ -1,0 +1,356 @@
+// The boundary: one bnb_api per instruction set over its table of kernels.
+//
+// Every entry does the same four things: refuse NULLs and counts that do not fit, refuse layouts the format
+// does not know, do the work, and turn whatever was thrown into a status. Nothing is written before the
+// checks passed.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+
+#include "bitnet_backend.h"
+#include "kernels.hpp"
+#include "layout.hpp"
+#include "product.hpp"
+#include "quantize.hpp"
+
+#if defined(__x86_64__)
+#define BNB_X86_64 1
+#else
+#define BNB_X86_64 0
+#endif
+
+// The build says what it did; a build that says nothing is described by the compiler's own macros.
+#ifndef BNB_COMPILER
+#ifdef __clang__
+#define BNB_COMPILER "clang++"
+#else
+#define BNB_COMPILER "g++"
+#endif
+#endif
+#ifndef BNB_COMPILER_VERSION
+#define BNB_COMPILER_VERSION __VERSION__
+#endif
+#ifndef BNB_FLAGS
+#define BNB_FLAGS "unknown"
+#endif
+#ifndef BNB_OPT_LEVEL
+#ifdef __OPTIMIZE__
+#define BNB_OPT_LEVEL "unknown"
+#else
+#define BNB_OPT_LEVEL "0"
+#endif
+#endif
+#ifndef BNB_SOURCE_HASH
+#define BNB_SOURCE_HASH ""
+#endif
+#ifndef BNB_GIT_REVISION
+#define BNB_GIT_REVISION ""
+#endif
+
+using bnb::Kernels;
+using bnb::Product;
+using bnb::Sizes;
+
+// A prepared matrix and everything `linear` needs for n_max rows, allocated once.
+struct bnb_matmul {
+    const Kernels *kernels = nullptr;
+    std::unique_ptr<Product> product;
+    bnb_layout layout = {};
+    float weight_scale = 0.0f;
+    size_t n_max = 0;
+    std::unique_ptr<int8_t[]> codes;   // [n_max, cols]
+    std::unique_ptr<float[]> scales;   // [n_max]
+    std::unique_ptr<int32_t[]> dots;   // [n_max, rows]
+    std::unique_ptr<uint32_t[]> peaks; // [n_max], bits of each row's max |x|
+};
+
+namespace {
+
+// Sums of this many int8 codes times -1 stay within int32.
+constexpr uint64_t kMaxCols = (uint64_t{1} << 24) - 1;
+
+template <class Work> bnb_status guarded(Work work) noexcept {
+    try {
+        return work();
+    } catch (const std::bad_alloc &) {
+        return BNB_OUT_OF_MEMORY;
+    } catch (...) {
+        return BNB_INTERNAL;
+    }
+}
+
+// count == a * b, without overflow.
+bool is_product(uint64_t count, uint64_t a, uint64_t b) {
+    uint64_t product = 0;
+    return !__builtin_mul_overflow(a, b, &product) && count == product;
+}
+
+// a * b elements of `size` bytes can be addressed.
+bool fits_memory(uint64_t a, uint64_t b, uint64_t size) {
+    uint64_t n = 0;
+    return !__builtin_mul_overflow(a, b, &n) && !__builtin_mul_overflow(n, size, &n) && n <= PTRDIFF_MAX;
+}
+
+bnb_status check_weights(const bnb_weights *weights, Sizes *sizes) {
+    if (weights == nullptr || weights->bytes == nullptr) {
+        return BNB_INVALID_ARGUMENT;
+    }
+    const bnb_status status = bnb::check_layout(weights->layout, sizes);
+    if (status != BNB_OK) {
+        return status;
+    }
+    if (weights->n_bytes != sizes->packed_bytes || !std::isfinite(weights->scale) ||
+        std::signbit(weights->scale)) {
+        return BNB_INVALID_ARGUMENT;
+    }
+    // `scale` repeats what the bytes say; two different scales are no weights at all.
+    const bool repeats =
+        std::memcmp(weights->bytes + sizes->scale_offset, &weights->scale, sizeof weights->scale) == 0;
+    return repeats ? BNB_OK : BNB_INVALID_ARGUMENT;
+}
+
+template <const Kernels &kernels>
+bnb_status quantize_weights(const bnb_layout *layout, uint32_t rule, const float *src, uint64_t n_src,
+                            uint8_t *dst, uint64_t n_dst, float *scale) noexcept {
+    return guarded([&]() -> bnb_status {
+        if (layout == nullptr || src == nullptr || dst == nullptr || scale == nullptr ||
+            (rule != BNB_RULE_ABSMEAN && rule != BNB_RULE_MAXABS)) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        Sizes sizes;
+        const bnb_status status = bnb::check_layout(*layout, &sizes);
+        if (status != BNB_OK) {
+            return status;
+        }
+        if (n_src != sizes.weights || n_dst != sizes.packed_bytes) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        return bnb::quantize_weights(kernels, *layout, sizes, rule, src, dst, scale);
+    });
+}
+
+template <const Kernels &kernels>
+bnb_status dequantize_weights(const bnb_weights *weights, float *dst, uint64_t n_dst) noexcept {
+    return guarded([&]() -> bnb_status {
+        Sizes sizes;
+        const bnb_status status = check_weights(weights, &sizes);
+        if (status != BNB_OK) {
+            return status;
+        }
+        if (dst == nullptr || n_dst != sizes.weights) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        return bnb::dequantize_weights(kernels, *weights, sizes, dst);
+    });
+}
+
+template <const Kernels &kernels>
+bnb_status quantize_activations(const float *x, uint64_t n_x, uint64_t rows, uint64_t cols, int8_t *q,
+                                uint64_t n_q, float *scale, uint64_t n_scale, int32_t *sum,
+                                uint64_t n_sum) noexcept {
+    return guarded([&]() -> bnb_status {
+        if (!is_product(n_x, rows, cols) || n_q != n_x || n_scale != rows || n_sum != rows) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        if (cols == 0 || cols > kMaxCols) {
+            return BNB_UNSUPPORTED;
+        }
+        if (rows == 0) {
+            return BNB_OK;
+        }
+        if (x == nullptr || q == nullptr || scale == nullptr || sum == nullptr) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        return bnb::quantize_activations(kernels, x, rows, cols, q, scale, sum);
+    });
+}
+
+template <const Kernels &kernels>
+bnb_status matmul_prepare(const bnb_weights *weights, uint64_t n_max, uint32_t threads,
+                          bnb_matmul **handle) noexcept {
+    return guarded([&]() -> bnb_status {
+        if (handle == nullptr) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        Sizes sizes;
+        bnb_status status = check_weights(weights, &sizes);
+        if (status != BNB_OK) {
+            return status;
+        }
+        const bnb_layout &layout = weights->layout;
+        if (threads != 1 || layout.cols > kMaxCols) {
+            return BNB_UNSUPPORTED;
+        }
+        if (!fits_memory(n_max, layout.rows, sizeof(int32_t)) || !fits_memory(n_max, layout.cols, 1) ||
+            !fits_memory(n_max, 1, sizeof(float))) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        std::unique_ptr<bnb_matmul> made(new bnb_matmul);
+        made->codes.reset(new int8_t[n_max * layout.cols]);
+        made->scales.reset(new float[n_max]);
+        made->dots.reset(new int32_t[n_max * layout.rows]);
+        made->peaks.reset(new uint32_t[n_max]);
+        const auto make = layout.format == BNB_FORMAT_I2_S  ? kernels.make_i2s
+                          : layout.format == BNB_FORMAT_TL1 ? kernels.make_tl1
+                                                            : kernels.make_tl2;
+        Product *product = nullptr;
+        status = make(*weights, n_max, &product);
+        if (status != BNB_OK) {
+            return status;
+        }
+        made->kernels = &kernels;
+        made->product.reset(product);
+        made->layout = layout;
+        made->weight_scale = weights->scale;
+        made->n_max = n_max;
+        *handle = made.release();
+        return BNB_OK;
+    });
+}
+
+bnb_status matmul_i8_i32(bnb_matmul *handle, const int8_t *q, uint64_t n_q, uint64_t n, int32_t *out,
+                         uint64_t n_out) noexcept {
+    return guarded([&]() -> bnb_status {
+        if (handle == nullptr || n > handle->n_max || !is_product(n_q, n, handle->layout.cols) ||
+            !is_product(n_out, n, handle->layout.rows)) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        if (n == 0) {
+            return BNB_OK;
+        }
+        if (q == nullptr || out == nullptr) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        handle->product->run(q, n, out);
+        return BNB_OK;
+    });
+}
+
+bnb_status linear_f32_f32(bnb_matmul *handle, const float *x, uint64_t n_x, uint64_t n, float *y,
+                          uint64_t n_y) noexcept {
+    return guarded([&]() -> bnb_status {
+        if (handle == nullptr || n > handle->n_max || !is_product(n_x, n, handle->layout.cols) ||
+            !is_product(n_y, n, handle->layout.rows)) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        if (n == 0) {
+            return BNB_OK;
+        }
+        if (x == nullptr || y == nullptr) {
+            return BNB_INVALID_ARGUMENT;
+        }
+        const Kernels &kernels = *handle->kernels;
+        const size_t rows = handle->layout.rows, cols = handle->layout.cols;
+        for (size_t i = 0; i < n; ++i) {
+            handle->peaks[i] = kernels.max_abs_bits(x + i * cols, cols);
+            if (handle->peaks[i] > bnb::kLargestFinite) {
+                return BNB_NON_FINITE;
+            }
+        }
+        const auto activation_scale =
+            handle->layout.format == BNB_FORMAT_I2_S ? bnb::activation_scale_i2s : bnb::activation_scale_tl;
+        for (size_t i = 0; i < n; ++i) {
+            handle->scales[i] = activation_scale(handle->peaks[i]);
+            kernels.quantize_row(x + i * cols, cols, handle->scales[i], handle->codes.get() + i * cols);
+        }
+        handle->product->run(handle->codes.get(), n, handle->dots.get());
+        for (size_t i = 0; i < n; ++i) {
+            kernels.scale_dots(handle->dots.get() + i * rows, rows, handle->scales[i], handle->weight_scale,
+                               y + i * rows);
+        }
+        return BNB_OK;
+    });
+}
+
+void matmul_free(bnb_matmul *handle) noexcept {
+    delete handle;
+}
+
+void quiesce() noexcept {} // no threads of its own
+
+bnb_status portable_available(const char **why) noexcept {
+    if (why != nullptr) {
+        *why = "";
+    }
+    return BNB_OK;
+}
+
+bnb_status avx2_available(const char **why) noexcept {
+#if BNB_X86_64
+    const char *missing = "";
+    if (!__builtin_cpu_supports("avx2")) {
+        missing = "this CPU has no AVX2";
+    } else if (!__builtin_cpu_supports("fma")) {
+        missing = "this CPU has no FMA";
+    }
+#else
+    const char *missing = "AVX2 needs an x86-64 CPU";
+#endif
+    if (why != nullptr) {
+        *why = missing;
+    }
+    return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
+}
+
+constexpr Kernels kPortable = {
+    bnb::max_abs_bits_portable,    bnb::quantize_row_portable, bnb::ternarize_absmean_portable,
+    bnb::ternarize_signs_portable, bnb::dequantize_portable,   bnb::scale_dots_portable,
+    bnb::pack_i2s_portable,        bnb::unpack_i2s_portable,   bnb::make_i2s_portable,
+    bnb::make_tl1_portable,        bnb::make_tl2_portable,
+};
+
+#if BNB_X86_64
+constexpr Kernels kAvx2 = {
+    bnb::max_abs_bits_avx2, bnb::quantize_row_avx2, bnb::ternarize_absmean_avx2, bnb::ternarize_signs_avx2,
+    bnb::dequantize_avx2,   bnb::scale_dots_avx2,   bnb::pack_i2s_avx2,          bnb::unpack_i2s_avx2,
+    bnb::make_i2s_avx2,     bnb::make_tl1_avx2,     bnb::make_tl2_avx2,
+};
+#else
+constexpr const Kernels &kAvx2 = kPortable; // named, but never available
+#endif
+
+constexpr bnb_build_info kBuildInfo = {BNB_COMPILER,  BNB_COMPILER_VERSION, BNB_FLAGS,
+                                       BNB_OPT_LEVEL, BNB_SOURCE_HASH,      BNB_GIT_REVISION};
+
+template <const Kernels &kernels>
+constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)(const char **)) {
+    return {
+        BNB_ABI_MAJOR,
+        BNB_ABI_MINOR,
+        sizeof(bnb_api),
+        name,
+        isa,
+        &kBuildInfo,
+        BNB_CAP_I2_S | BNB_CAP_TL1 | BNB_CAP_TL2,
+        available,
+        quantize_weights<kernels>,
+        dequantize_weights<kernels>,
+        quantize_activations<kernels>,
+        matmul_prepare<kernels>,
+        matmul_i8_i32,
+        linear_f32_f32,
+        matmul_free,
+        quiesce,
+    };
+}
+
+constexpr bnb_api kBackends[] = {
+    api<kPortable>("cpp-portable", "portable", portable_available),
+    api<kAvx2>("cpp-avx2", "avx2", avx2_available),
+};
+
+} // namespace
+
+extern "C" const bnb_api *bitnet_cpp_reference(uint32_t index) {
+    return index < sizeof kBackends / sizeof kBackends[0] ? &kBackends[index] : nullptr;
+}
+
+#ifdef BNB_EXPORT_PLUGIN
+extern "C" __attribute__((visibility("default"))) const bnb_api *bitnet_backend_v1(uint32_t index) {
+    return bitnet_cpp_reference(index);
+}
+#endif

@@ -1,0 +1,35 @@
+"""The cross-validation and performance gate for 1.58-bit (BitNet) kernels.
+
+Everything a command of ``python -m bitnet_perfgate`` does is one function here, with the same documents:
+
+>>> import bitnet_perfgate as gate
+>>> result = gate.run(workloads=["matmul/i2_s/640x2560/b1/t1/hot"])  # doctest: +SKIP
+>>> result.verdict.verdict, result.verdict.evidence  # doctest: +SKIP
+
+Rust plans, measures and judges; this package shows, saves and exits.
+"""
+
+from bitnet_perfgate._core import FileError, InputError, __version__
+from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
+from bitnet_perfgate.machine import doctor, workloads
+from bitnet_perfgate.models import identify, make_model
+from bitnet_perfgate.runs import crossval, load_recording, plan, run
+
+__all__ = [
+    "Document",
+    "FileError",
+    "InputError",
+    "Recording",
+    "Result",
+    "TableRow",
+    "Verdict",
+    "__version__",
+    "crossval",
+    "doctor",
+    "identify",
+    "load_recording",
+    "make_model",
+    "plan",
+    "run",
+    "workloads",
+]

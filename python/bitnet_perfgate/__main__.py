@@ -1,0 +1,5 @@
+"""``python -m bitnet_perfgate``."""
+
+from bitnet_perfgate.cli import main
+
+main()

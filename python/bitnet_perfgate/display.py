@@ -1,0 +1,378 @@
+"""Documents as text for a terminal. Decides nothing: every answer stands in the documents.
+
+Everything fits into 80 columns; wider terminals get more columns and digits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bitnet_perfgate.documents import Document, Recording, Result, TableRow
+
+NARROWEST = 40
+WIDE = 110
+SHOWN_FAILURES = 8
+STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "bold red"}
+AGREEMENT_WORDS = {"within bounds": "bounds", "not compared": "-"}
+UNIT_MEANINGS = {
+    "GB/s": "GB/s of packed weight bytes",
+    "GOP/s": "GOP/s, 2 operations per weight and row",
+    "Gelem/s": "Gelem/s",
+    "ns": "ns per call",
+}
+LANGUAGES = {"rust": "Rust", "cpp": "C++"}
+
+
+def console_on(stream: IO[str]) -> Console:
+    """A console on ``stream`` that writes plain text unless it is a terminal, and none of rich's guesses."""
+    plain = os.environ.get("NO_COLOR")
+    console = Console(
+        file=stream, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False
+    )
+    console.width = max(console.width, NARROWEST)
+    return console
+
+
+def show_result(console: Console, result: Result, saved: Sequence[str], verbosity: int) -> None:
+    """A whole run: the scope first; speeds, agreement, accuracy, rules, what is missing; the verdict last."""
+    recording = result.recording
+    timed = recording["plan"]["launches"] > 0
+    if verbosity >= 0:
+        scope = "No regression was judged: there is no baseline."
+        console.print(
+            scope if timed else f"Agreement and accuracy only: nothing was timed. {scope}", style="bold"
+        )
+        _show_setting(console, recording)
+        if timed:
+            _show_speeds(console, result.table, verbosity)
+        _show_agreement(console, result, verbosity)
+        _show_accuracy(console, recording, verbosity)
+        _show_rules(console, result)
+        _show_skipped(console, recording.skipped, verbosity)
+        _show_next(console, result, saved)
+        console.print()
+    _show_verdict(console, result)
+
+
+def show_plan(console: Console, recording: Recording) -> None:
+    """What would be measured."""
+    plan = recording["plan"]
+    _show_setting(console, recording)
+    table = _table("workload", "category")
+    for workload in plan["workloads"]:
+        table.add_row(_workload(workload["id"], console.width), workload["category"])
+    _section(console, f"{len(plan['workloads'])} workloads", table)
+    _section(console, "Backends", _text(", ".join(recording.backends)))
+    _show_skipped(console, recording.skipped, verbosity=1)
+    if plan["launches"]:
+        blocks, samples = plan["blocks"], plan["samples_per_block"]
+        detail = (
+            f"{blocks} blocks of {samples} samples per side at most; about {plan['budget_s']:.0f} s in all"
+        )
+        _section(console, "Timing", _text(detail))
+    console.print("\nDry run: nothing was measured, nothing was written.")
+
+
+def show_workloads(console: Console, document: Document) -> None:
+    """The catalogue of a profile."""
+    table = _table(
+        "workload", "category", "class", *(["weights", "operations"] if console.width >= WIDE else [])
+    )
+    for workload in document["workloads"]:
+        amounts = [f"{workload['weights']:,}", f"{workload['ops']:,}"] if console.width >= WIDE else []
+        table.add_row(_text(workload["id"]), workload["category"], workload["class"], *amounts)
+    console.print(
+        f"{len(document['workloads'])} workloads of the {document['profile']} profile", style="bold"
+    )
+    console.print(Padding(table, (0, 0, 0, 2)))
+    unsupported = [{"what": row["id"], "reason": row["reason"]} for row in document["unsupported"]]
+    _show_grouped(console, "Not possible", unsupported, verbosity=1)
+
+
+def show_doctor(console: Console, document: Document, verbosity: int) -> None:
+    """What is here and why not."""
+    tool, machine = document["tool"], document["fingerprint"]
+    console.print(
+        _text(f"bitnet_perfgate {_version(tool)}, features {', '.join(tool['features']) or 'none'}"),
+        style="bold",
+    )
+    console.print(
+        _text(f"{machine['cpu_model']}, {machine['cores']} CPUs, {machine['os']}-{machine['arch']}")
+    )
+    console.print(_text(f"SIMD: {' '.join(machine['isa']) or 'none of interest'}"))
+    console.print(f"C++ bindings: {document['bindings']}")
+    detailed = verbosity > 0 or console.width >= WIDE
+    table = _table("backend", "here", "compiler", "optimised", *(["flags"] if detailed else []))
+    for backend in document["backends"]:
+        here = Text("yes", style="green") if backend["available"] else Text("no", style="yellow")
+        compiler = _text(f"{backend['compiler']} {backend['version']}")
+        flags = [_text(backend["flags"])] if detailed else []
+        table.add_row(_text(backend["name"]), here, compiler, _text(backend["optimisation"]), *flags)
+    _section(console, "Backends", table)
+    absent = [backend for backend in document["backends"] if not backend["available"]]
+    _show_pairs(console, "Not available", [(backend["name"], backend["why_not"] or "") for backend in absent])
+    variables = document["environment"]
+    _show_pairs(
+        console,
+        "Environment",
+        [(row["name"], f"{row['value'] or '(unset)'}: {row['meaning']}") for row in variables],
+    )
+    _show_pairs(
+        console,
+        "Not in this version",
+        [(row["what"], row["reason"]) for row in document["not_in_this_version"]],
+    )
+
+
+def show_identification(console: Console, document: Document, verbosity: int) -> None:
+    """Which layout the tensors of a file are consistent with."""
+    console.print(_text(document["file"]), style="bold")
+    for tensor in document["tensors"]:
+        name = f"{tensor['tensor']}  declared {tensor['declared']}, {tensor['rows']}x{tensor['cols']}"
+        console.print(_text(name))
+        console.print(Padding(_text(tensor["conclusion"]), (0, 0, 0, 2)))
+        if verbosity > 0:
+            for layout in tensor["layouts"]:
+                why = f": {layout['why']}" if layout["why"] else ""
+                console.print(Padding(_text(f"{layout['layout']}: {layout['finding']}{why}"), (0, 0, 0, 4)))
+
+
+def show_model(console: Console, document: Document) -> None:
+    """A model file that was made."""
+    size = f"{document['bytes']:,} bytes, {document['ternary_weights']:,} ternary weights"
+    console.print(_text(f"{document['file']}: {size}"))
+    console.print(f"preset {document['preset']}, format {document['format']}, seed {document['seed']}")
+    console.print(f"sha256 {document['sha256']}", soft_wrap=True)
+
+
+def _show_setting(console: Console, recording: Recording) -> None:
+    plan, machine = recording["plan"], recording["fingerprint"]
+    console.print(
+        _text(
+            f"bitnet_perfgate {_version(recording['tool'])}, {plan['profile']} profile, "
+            f"{len(plan['workloads'])} workloads, seed {plan['seed']}"
+        )
+    )
+    console.print(_text(f"{machine['cpu_model'] or 'unknown CPU'}, {machine['cores']} CPUs"))
+    if recording.incomplete:
+        console.print(
+            _text(f"INCOMPLETE ({recording.incomplete}): only what was measured until then"), style="bold red"
+        )
+
+
+def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) -> None:
+    """Required comparisons in full, plugins too; everything else condensed unless asked for."""
+    timed: dict[tuple[str, str], list[TableRow]] = {}
+    for row in table:
+        if row.subject_value is not None:
+            timed.setdefault((row.subject, row.other), []).append(row)
+    if not timed:
+        _section(console, "Speed", _text("nothing was timed"))
+    required = [pair for pair, rows in timed.items() if any(row.required for row in rows)]
+    plugins = [pair for pair in timed if pair not in required and "@" in pair[0]]
+    rest = [pair for pair in timed if pair not in required and pair not in plugins]
+    for pair in required:
+        own = [row for row in table if row.subject == pair[0]]
+        title = f"Speed of {pair[0]} against {pair[1]} (time ratio below 1: {pair[0]} is faster)"
+        _section(console, title, _speed_table(own, console.width), indent=0)
+    for pair in [*plugins, *(rest if verbosity > 0 else [])]:
+        title = f"Speed of {pair[0]} against {pair[1]} (shown, not judged)"
+        _section(console, title, _speed_table(timed[pair], console.width), indent=0)
+    if rest and verbosity <= 0:
+        lines = [_condensed(pair, timed[pair]) for pair in rest]
+        _section(console, "Also timed, not judged (-v shows all)", _text("\n".join(lines)))
+
+
+def _condensed(pair: tuple[str, str], rows: Sequence[TableRow]) -> str:
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    span = f"{min(ratios):.2f} to {max(ratios):.2f} times its time" if ratios else "no ratio"
+    return f"{pair[0]} against {pair[1]}: {span} on {len(rows)} workloads"
+
+
+def _speed_table(rows: Iterable[TableRow], width: int) -> Table:
+    """One line per workload, under a heading for each unit."""
+    rows = list(rows)
+    wide = width >= WIDE
+    sides = _side_labels(rows[0].subject, rows[0].other)
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
+    table.add_column("workload", overflow="fold")
+    table.add_column("agrees", no_wrap=True)
+    for side in sides:
+        table.add_column(side, justify="right", no_wrap=True)
+    if wide:
+        for side in sides:
+            table.add_column(f"{side} us", justify="right", no_wrap=True)
+        table.add_column("blocks", justify="right", no_wrap=True)
+    table.add_column("time ratio", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for unit in dict.fromkeys(row.unit for row in rows):
+        table.add_row(Text(UNIT_MEANINGS.get(unit, unit or "not timed"), style="dim"))
+        for row in rows:
+            if row.unit == unit:
+                table.add_row(*_speed_cells(row, wide))
+    return table
+
+
+def _side_labels(subject: str, other: str) -> tuple[str, str]:
+    """Short headings for two backends: their languages, or their names where these are equal."""
+    left, right = (
+        "plugin" if "@" in name else LANGUAGES.get(name.split("-")[0], name) for name in (subject, other)
+    )
+    return (left, right) if left != right else (subject, other)
+
+
+def _speed_cells(row: TableRow, wide: bool) -> list[Text]:
+    agreement = AGREEMENT_WORDS.get(row.agreement, row.agreement)
+    cells = [
+        _workload(row.workload, WIDE if wide else 0, "  "),
+        _text(agreement, STYLES.get(row.agreement, "")),
+    ]
+    cells += [_text(_number(row.subject_value)), _text(_number(row.other_value))]
+    if wide:
+        microseconds = (ns and ns / 1000 for ns in (row.subject_ns, row.other_ns))
+        cells += [*(_text(_number(us)) for us in microseconds), _text(str(row.n_blocks or "-"))]
+    return [*cells, _text(_ratio(row, 3 if wide else 2)), _text(row.verdict, STYLES.get(row.verdict, ""))]
+
+
+def _show_agreement(console: Console, result: Result, verbosity: int) -> None:
+    agreement = result.verdict["agreement"]
+    _section(
+        console,
+        "Agreement",
+        _text(f"{agreement['exact']}/{agreement['n']} exact with the oracle rust-scalar"),
+    )
+    differing = [row for row in result.table if row.agreement == "DIFFERS" and row.subject_value is None]
+    shown = differing if verbosity > 0 else differing[:SHOWN_FAILURES]
+    for row in shown:
+        line = Text.assemble(
+            ("DIFFERS ", STYLES["DIFFERS"]), _text(f"{row.workload} on {row.subject}: {row.reason}")
+        )
+        console.print(Padding(line, (0, 0, 0, 2)))
+    if len(shown) < len(differing):
+        console.print(f"  and {len(differing) - len(shown)} more (-v shows all)")
+
+
+def _show_accuracy(console: Console, recording: Recording, verbosity: int) -> None:
+    """A line per input set and value: backends that are equal to the bit share one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in recording["accuracy"]:
+        gated = row["workload"].endswith("/gated")
+        if gated or verbosity > 0:
+            snr = f", SNR {row['snr_db']:.1f} dB" if row.get("snr_db") is not None else ""
+            found.setdefault((row["workload"], f"{row['accuracy_percent']:.4f} %{snr}"), []).append(
+                row["backend"]
+            )
+    if not found:
+        return
+    lines = [
+        f"{workload.removeprefix('accuracy/')}: {value} ({', '.join(who)})"
+        for (workload, value), who in found.items()
+    ]
+    _section(console, "Accuracy against float64", _text("\n".join(lines)))
+
+
+def _show_rules(console: Console, result: Result) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for rule in result.verdict["rules"]:
+        answer = rule["verdict"] or "-"
+        table.add_row(_text(answer, STYLES.get(answer, "")), _text(rule["name"]), _text(rule["reason"]))
+    _section(console, "Rules", table)
+
+
+def _show_skipped(console: Console, skipped: Sequence[Mapping[str, Any]], verbosity: int) -> None:
+    _show_grouped(console, "Skipped", skipped, verbosity)
+
+
+def _show_grouped(console: Console, title: str, rows: Sequence[Mapping[str, Any]], verbosity: int) -> None:
+    """Rows of ``what`` and ``reason``; those that share a reason share a line."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row["reason"], []).append(row["what"])
+    lines = []
+    for reason, what in groups.items():
+        several = len(what) > 2 and verbosity <= 0
+        lines.append((f"{what[0]} and {len(what) - 1} more" if several else ", ".join(what), reason))
+    _show_pairs(console, title, lines)
+
+
+def _show_pairs(console: Console, title: str, pairs: Sequence[tuple[str, str]]) -> None:
+    if pairs:
+        _section(console, title, *(_text(f"{name}: {text}") for name, text in pairs))
+
+
+def _show_next(console: Console, result: Result, saved: Sequence[str]) -> None:
+    route = result.verdict["route"]
+    suggestions = [_text(f"suggestion: {text}") for text in result.verdict["suggestions"]]
+    _section(console, "Next", _text(f"{route['next']}: {route['reason']}"), *suggestions)
+    if saved:
+        console.print(
+            "\nSaved " + " and ".join(saved),
+            soft_wrap=not console.is_terminal and not os.environ.get("COLUMNS"),
+        )
+
+
+def _show_verdict(console: Console, result: Result) -> None:
+    """The last line. In a file or a pipe it stays one line, unless a width was asked for."""
+    verdict = result.verdict
+    word = verdict.verdict.upper()
+    one_line = not console.is_terminal and not os.environ.get("COLUMNS")
+    console.print(
+        Text.assemble((word, STYLES[verdict.verdict]), _text(f" evidence: {verdict.evidence}")),
+        soft_wrap=one_line,
+    )
+
+
+def _section(console: Console, title: str, *content: Table | Text, indent: int = 2) -> None:
+    console.print()
+    console.print(_text(title), style="bold")
+    for part in content:
+        console.print(Padding(part, (0, 0, 0, indent), expand=False))
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text in which nothing is obeyed: control characters, which a file may smuggle in, are written out."""
+    return Text("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text), style=style)
+
+
+def _workload(name: str, width: int, indent: str = "") -> Text:
+    """A workload's id; the tensor of a file's goes to a line of its own where there is little room."""
+    if width < WIDE:
+        name = name.replace("+tensor=", f"\n{indent}  +tensor=")
+    return _text(indent + name)
+
+
+def _number(value: float | None) -> str:
+    """At most five characters up to 99999."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _ratio(row: TableRow, digits: int) -> str:
+    if row.ratio is None:
+        return "-"
+    if row.interval is None:
+        return f"{row.ratio:.{digits}f}"
+    lower, upper = row.interval
+    return f"{row.ratio:.{digits}f} [{lower:.{digits}f}, {upper:.{digits}f}]"
+
+
+def _version(tool: Mapping[str, Any]) -> str:
+    return f"{tool['version']} ({tool['git'][:12]})" if tool["git"] else str(tool["version"])

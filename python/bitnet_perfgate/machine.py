@@ -1,0 +1,39 @@
+"""What is here: backends and the machine (`doctor`), and what can be measured (`workloads`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+
+from bitnet_perfgate import _core
+from bitnet_perfgate.documents import Document
+from bitnet_perfgate.environment import environment
+
+
+def doctor(plugins: Iterable[str | os.PathLike[str]] = ()) -> Document:
+    """What is available here and why not.
+
+    ``backends`` holds a row for each backend, those of ``plugins`` included: ``name``, ``isa``,
+    ``available``, ``why_not``, compiler and flags. ``fingerprint`` describes the machine; ``environment``
+    says what the variables ``BITNET_*`` mean here; ``not_in_this_version`` lists what arrives later. Raises
+    `InputError` for a file that is no plugin.
+
+    Example:
+        >>> [backend["name"] for backend in doctor()["backends"] if backend["available"]]  # doctest: +SKIP
+    """
+    found = json.loads(_core.doctor([os.fspath(plugin) for plugin in plugins]))
+    return Document({**found, "environment": environment()})
+
+
+def workloads(profile: str = "quick") -> Document:
+    """The workloads of a profile, ``quick`` or ``full``. The command is called ``list``.
+
+    ``workloads`` holds rows of ``id``, ``category``, ``class`` and the work of one call (``weights``,
+    ``bytes``, ``ops``); ``unsupported`` lists the ids that a format cannot hold, with the reason. Raises
+    `InputError` for an unknown profile.
+
+    Example:
+        >>> [workload["id"] for workload in workloads("full")["workloads"]]  # doctest: +SKIP
+    """
+    return Document(json.loads(_core.workloads(profile)))

@@ -1,0 +1,187 @@
+"""The main jobs: measure and judge (`run`), agreement alone (`crossval`), what would be done (`plan`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from bitnet_perfgate import _core
+from bitnet_perfgate.documents import Recording, Result, Verdict
+
+DEFAULT_SEED = 42
+
+StrPath = str | os.PathLike[str]
+
+
+class Progress(Protocol):
+    """Told between steps, never inside a timed block. ``KeyboardInterrupt`` raised in it stops the run."""
+
+    def __call__(self, done: int, total: int, fraction: float, what: str, phase: str, /) -> object:
+        """``done`` of ``total`` workloads and ``fraction`` (0 to 1) of the one called ``what`` are finished.
+
+        ``phase`` is ``agreement``, ``timing`` or ``accuracy``.
+        """
+
+
+def run(
+    *,
+    model: StrPath | None = None,
+    categories: Iterable[str] = (),
+    workloads: Iterable[str] = (),
+    backends: Iterable[str] = (),
+    plugins: Iterable[StrPath] = (),
+    profile: str = "quick",
+    iterations: int = 1,
+    warmup: int = 1,
+    seed: int = DEFAULT_SEED,
+    skip_cpp: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Compares every backend with the oracle, times those that agree against the C++ reference, and judges.
+
+    No baseline is read, so no regression is judged. What disagrees is not timed.
+
+    Args:
+        model: a GGUF file whose ternary tensors are the weights, instead of weights drawn from ``seed``.
+        categories: ``quantization``, ``kernels``; empty means all.
+        workloads: ids as `bitnet_perfgate.workloads` lists them; empty means all of the profile.
+        backends: names as `bitnet_perfgate.doctor` lists them; empty means all. The oracle always takes part.
+        plugins: shared libraries that export ``bitnet_backend_v1``; loading one runs its code.
+        profile: ``quick`` (about a minute) or ``full`` (every shape, format and batch).
+        iterations: multiplies the timed blocks of each workload, 24 in at most 2 s.
+        warmup: untimed calls before each turn of a side, at least 1.
+        seed: of weights, activations and the order of sides.
+        skip_cpp: leaves the C++ reference out; the verdict is then neutral at best.
+        progress: called between steps.
+
+    Returns:
+        The recording, the verdict and the speed table. An interrupted run returns what it has, and
+        ``result.recording.incomplete`` says so.
+
+    Raises:
+        InputError: an unknown name, an unusable option, a model or plugin that cannot be used.
+        FileError: a file cannot be opened or read.
+
+    Example:
+        >>> result = run(workloads=["matmul/i2_s/640x2560/b1/t1/hot"])  # doctest: +SKIP
+        >>> [(row.workload, row.ratio) for row in result.table if row.required]  # doctest: +SKIP
+    """
+    return _measure(
+        _options(
+            model=model,
+            categories=categories,
+            workloads=workloads,
+            backends=backends,
+            plugins=plugins,
+            profile=profile,
+            iterations=iterations,
+            warmup=warmup,
+            seed=seed,
+            skip_cpp=skip_cpp,
+        ),
+        progress,
+    )
+
+
+def crossval(
+    *,
+    full: bool = False,
+    model: StrPath | None = None,
+    categories: Iterable[str] = (),
+    workloads: Iterable[str] = (),
+    backends: Iterable[str] = (),
+    plugins: Iterable[StrPath] = (),
+    seed: int = DEFAULT_SEED,
+    skip_cpp: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Compares every backend with the oracle, and with float64 for the accuracy; times nothing.
+
+    ``full`` takes every shape, format and batch. Everything else is as in `run`.
+
+    Example:
+        >>> result = crossval(workloads=["quantize/tl2/640x2560"])  # doctest: +SKIP
+        >>> result.verdict["agreement"]["exact"], result.verdict["agreement"]["n"]  # doctest: +SKIP
+    """
+    return _measure(
+        _options(
+            model=model,
+            categories=categories,
+            workloads=workloads,
+            backends=backends,
+            plugins=plugins,
+            profile="full" if full else "quick",
+            seed=seed,
+            skip_cpp=skip_cpp,
+            timing=False,
+        ),
+        progress,
+    )
+
+
+def plan(
+    *,
+    model: StrPath | None = None,
+    categories: Iterable[str] = (),
+    workloads: Iterable[str] = (),
+    backends: Iterable[str] = (),
+    plugins: Iterable[StrPath] = (),
+    profile: str = "quick",
+    iterations: int = 1,
+    warmup: int = 1,
+    seed: int = DEFAULT_SEED,
+    skip_cpp: bool = False,
+    timing: bool = True,
+) -> Recording:
+    """What `run` (without ``timing``: `crossval`) would do: a recording with the plan and nothing measured.
+
+    Arguments and errors are those of `run`.
+
+    Example:
+        >>> plan(categories=["quantization"]).workload_ids  # doctest: +SKIP
+    """
+    options = _options(
+        model=model,
+        categories=categories,
+        workloads=workloads,
+        backends=backends,
+        plugins=plugins,
+        profile=profile,
+        iterations=iterations,
+        warmup=warmup,
+        seed=seed,
+        skip_cpp=skip_cpp,
+        timing=timing,
+    )
+    return Recording(json.loads(_core.plan(options)))
+
+
+def load_recording(path: StrPath) -> Result:
+    """Reads a recording, checks it, and judges it again.
+
+    Raises `FileError` if it cannot be read, `InputError` if it is no recording of this schema.
+
+    Example:
+        >>> load_recording("benchmark-results/x.recording.json").verdict.verdict  # doctest: +SKIP
+    """
+    recording = _core.load_recording(os.fspath(path))
+    return Result.of(Recording(json.loads(recording)), Verdict(json.loads(_core.judge(recording))))
+
+
+def _measure(options: str, progress: Progress | None) -> Result:
+    recording, verdict = _core.run(options, progress)
+    return Result.of(Recording(json.loads(recording)), Verdict(json.loads(verdict)))
+
+
+def _options(**options: Any) -> str:
+    """The options as the JSON object that Rust expects."""
+    for name in ("categories", "workloads", "backends", "plugins"):
+        values = options[name]
+        if isinstance(values, str | bytes | os.PathLike):
+            raise _core.InputError(f"{name}: expected a list, got the single value {values!r}")
+        options[name] = [os.fspath(value) for value in values]
+    if options["model"] is not None:
+        options["model"] = os.fspath(options["model"])
+    return json.dumps(options)

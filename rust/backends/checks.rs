@@ -1,0 +1,85 @@
+//! Argument checks every Rust backend makes before it touches memory: lengths, batches, threads, K.
+
+use super::BackendError;
+use crate::bitnet::formats::Layout;
+use crate::bitnet::quant::QuantError;
+
+/// The largest K whose products cannot leave int32 (`docs/NUMERICS.md`, Products): at 2^24 columns, code -1
+/// against -128 throughout would give 2^31.
+pub(super) const MAX_COLS: usize = (1 << 24) - 1;
+
+/// `Ok` when a buffer has the length it must have.
+pub(super) fn length(what: &'static str, actual: usize, expected: usize) -> Result<(), BackendError> {
+    if actual == expected { Ok(()) } else { Err(BackendError::Length { what, expected, actual }) }
+}
+
+/// Rows of `cols` elements in an input of `elements`: whole rows, at most `n_max`, with outputs of `rows` each.
+pub(super) fn batch(
+    input: (&'static str, usize),
+    output: (&'static str, usize),
+    layout: &Layout,
+    n_max: usize,
+) -> Result<usize, BackendError> {
+    let (what, elements) = input;
+    let n = elements.div_ceil(layout.cols()).min(n_max);
+    length(what, elements, n * layout.cols())?;
+    length(output.0, output.1, n.saturating_mul(layout.rows()))?;
+    Ok(n)
+}
+
+/// The lengths of an activation quantisation: `scale.len()` rows of `cols`.
+pub(super) fn activations(
+    backend: &str,
+    cols: usize,
+    (x, q, scale, sum): (usize, usize, usize, usize),
+) -> Result<(), BackendError> {
+    if cols == 0 {
+        return Err(unsupported(backend, "activation rows of 0 columns"));
+    }
+    length("x", x, scale.saturating_mul(cols))?;
+    length("q", q, x)?;
+    length("sum", sum, scale)
+}
+
+/// One thread, and few enough columns for exact int32 products.
+pub(super) fn prepare(backend: &str, layout: &Layout, threads: usize) -> Result<(), BackendError> {
+    if threads != 1 {
+        return Err(unsupported(backend, format!("{threads} threads, it runs on 1")));
+    }
+    if layout.cols() > MAX_COLS {
+        return Err(unsupported(
+            backend,
+            format!("K = {}, at most {MAX_COLS} keeps int32 exact", layout.cols()),
+        ));
+    }
+    Ok(())
+}
+
+/// `rows * cols` zeros, or why not.
+pub(super) fn zeros<T: Clone + Default>(
+    backend: &str,
+    rows: usize,
+    cols: usize,
+) -> Result<Vec<T>, BackendError> {
+    let out_of_memory = || BackendError::OutOfMemory { backend: backend.to_string() };
+    let n = rows.checked_mul(cols).ok_or_else(out_of_memory)?;
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(n).map_err(|_| out_of_memory())?;
+    buffer.resize(n, T::default());
+    Ok(buffer)
+}
+
+/// [`BackendError::Unsupported`].
+pub(super) fn unsupported(backend: &str, what: impl Into<String>) -> BackendError {
+    BackendError::Unsupported { backend: backend.to_string(), what: what.into() }
+}
+
+impl From<QuantError> for BackendError {
+    fn from(error: QuantError) -> Self {
+        match error {
+            QuantError::NonFinite { index, value, .. } => Self::NonFinite { index, value },
+            QuantError::Length { what, expected, actual } => Self::Length { what, expected, actual },
+            QuantError::Empty { what } => Self::Length { what, expected: 1, actual: 0 },
+        }
+    }
+}

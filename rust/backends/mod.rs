@@ -1,0 +1,209 @@
+//! Who can compute: every backend behind one trait, and the one list of them.
+//!
+//! A backend is called `<language>-<isa>` (`rust-scalar`, `rust-avx2`, `cpp-portable`, `cpp-avx2`); the same
+//! string stands in tests, benches, the command line, recordings and reports. Unavailable and unsupported
+//! are values with reasons, never silent skips. A backend computes; it never times, compares or falls back.
+
+mod build_info;
+mod checks;
+#[cfg(feature = "ffi")]
+pub mod contract;
+#[cfg(feature = "ffi")]
+pub mod cpp;
+pub mod detect;
+#[cfg(feature = "ffi")]
+pub mod plugin;
+pub mod rust_scalar;
+#[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+pub mod rust_simd;
+
+use crate::bitnet::formats::{FormatError, Layout, Weights};
+use std::sync::Arc;
+
+/// Whether a backend can run on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It can.
+    Ready,
+    /// It cannot, and why ("this CPU has no AVX2").
+    Unavailable(String),
+}
+
+/// How float weights become ternary codes (`docs/FORMATS.md` 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightRule {
+    /// The converter's rule for arbitrary floats: divide by mean |w|, round half to even, clamp; scale = mean.
+    AbsMean,
+    /// bitnet.cpp's packer for weights that already are 0 or +-s: keep the sign, scale = max |w|.
+    MaxAbs,
+}
+
+/// How a backend was built; empty strings where unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildInfo {
+    /// "rustc", "g++", "clang++", ...
+    pub compiler: String,
+    /// Its version.
+    pub version: String,
+    /// Flags that decide speed and rounding.
+    pub flags: String,
+    /// Optimisation level; "0" is refused for timing.
+    pub optimisation: String,
+    /// Identity of sources, flags and compiler together.
+    pub source_hash: String,
+    /// Git revision.
+    pub git_revision: String,
+}
+
+/// Why a backend did not compute.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BackendError {
+    /// It cannot run on this machine.
+    #[error("{backend} is not available here: {why}")]
+    Unavailable {
+        /// Its name.
+        backend: String,
+        /// The reason.
+        why: String,
+    },
+    /// It does not offer this operation, shape, format or option.
+    #[error("{backend} does not support {what}")]
+    Unsupported {
+        /// Its name.
+        backend: String,
+        /// What was asked of it.
+        what: String,
+    },
+    /// A NaN or an infinity among the float inputs; found before any work.
+    #[error("input {index} is {value}, expected finite numbers")]
+    NonFinite {
+        /// Position of the first one.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A buffer has the wrong length.
+    #[error("{what} has {actual} elements, expected {expected}")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// Elements it must have.
+        expected: usize,
+        /// Elements it has.
+        actual: usize,
+    },
+    /// The packed weights are not what their layout says.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// An allocation failed.
+    #[error("{backend} ran out of memory")]
+    OutOfMemory {
+        /// Its name.
+        backend: String,
+    },
+    /// A defect of the backend itself.
+    #[error("{backend} failed: {what}")]
+    Internal {
+        /// Its name.
+        backend: String,
+        /// What it said.
+        what: String,
+    },
+}
+
+/// Something that can compute BitNet's quantisation and products.
+///
+/// Slices are row-major. Wrong lengths are [`BackendError::Length`]; NaN and infinities in float inputs are
+/// [`BackendError::NonFinite`] before any output is written.
+pub trait Backend: Send + Sync {
+    /// `<language>-<isa>`.
+    fn name(&self) -> &str;
+
+    /// The instruction set alone: `scalar`, `portable`, `avx2`.
+    fn isa(&self) -> &str;
+
+    /// Compiler, flags, identity.
+    fn build_info(&self) -> BuildInfo;
+
+    /// Whether it can run here. Every other call on an unavailable backend is [`BackendError::Unavailable`].
+    fn availability(&self) -> Availability;
+
+    /// Weights `src` `[rows, cols]` to packed bytes `dst` ([`Layout::packed_bytes`], tail zeroed). Returns the scale.
+    fn quantize_weights(
+        &self,
+        layout: &Layout,
+        rule: WeightRule,
+        src: &[f32],
+        dst: &mut [u8],
+    ) -> Result<f32, BackendError>;
+
+    /// Packed weights to floats `dst` `[rows, cols]`: code times scale.
+    fn dequantize_weights(&self, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError>;
+
+    /// Activations `x` `[rows, cols]` to codes `q` `[rows, cols]`, and per row the scale to multiply by
+    /// (127 / absmax, `docs/FORMATS.md` 3) and the sum of the codes. The number of rows is `scale.len()`.
+    fn quantize_activations(
+        &self,
+        x: &[f32],
+        cols: usize,
+        q: &mut [i8],
+        scale: &mut [f32],
+        sum: &mut [i32],
+    ) -> Result<(), BackendError>;
+
+    /// Makes weights ready for products with up to `n_max` activation rows on `threads` threads. Never timed;
+    /// its time and memory are reported. Bytes that no packer produces are refused here.
+    fn prepare_matmul<'a>(
+        &'a self,
+        weights: Weights<'a>,
+        n_max: usize,
+        threads: usize,
+    ) -> Result<Box<dyn Matmul + 'a>, BackendError>;
+
+    /// Returns when none of its threads is running or spinning.
+    fn quiesce(&self) {}
+}
+
+/// Prepared weights. Running allocates nothing; whatever is derived from activations (int8 codes, look-up
+/// tables) is made inside.
+pub trait Matmul {
+    /// Exact integer products in signed form: `out` `[n, rows]` = sum over columns of code * `q` `[n, cols]`;
+    /// `q` may hold any int8. `n = q.len() / cols`, at most `n_max`; n = 0 does nothing.
+    fn matmul_i8_i32(&mut self, q: &[i8], out: &mut [i32]) -> Result<(), BackendError>;
+
+    /// The whole linear layer: `x` `[n, cols]` quantised, multiplied and scaled to `y` `[n, rows]`
+    /// (`docs/NUMERICS.md`).
+    fn linear_f32_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError>;
+}
+
+/// THE list of backends, from the oracle to the fastest, Rust before C++; those that cannot run here included.
+pub fn all() -> Vec<Arc<dyn Backend>> {
+    let mut backends: Vec<Arc<dyn Backend>> = vec![Arc::new(rust_scalar::RustScalar)];
+    #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+    backends.push(Arc::new(rust_simd::RustAvx2::new()));
+    #[cfg(feature = "ffi")]
+    backends.extend(cpp::reference().into_iter().map(|backend| Arc::new(backend) as Arc<dyn Backend>));
+    backends
+}
+
+/// No backend of that name is built in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no backend is called {name:?}; known here: {}", known.join(", "))]
+pub struct UnknownBackend {
+    /// What was asked for.
+    pub name: String,
+    /// What there is.
+    pub known: Vec<String>,
+}
+
+/// The backend of that name, available here or not.
+pub fn by_name(name: &str) -> Result<Arc<dyn Backend>, UnknownBackend> {
+    let mut backends = all();
+    match backends.iter().position(|backend| backend.name() == name) {
+        Some(index) => Ok(backends.swap_remove(index)),
+        None => {
+            let known = backends.iter().map(|backend| backend.name().to_owned()).collect();
+            Err(UnknownBackend { name: name.to_owned(), known })
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! TL1 products with AVX2, on the packed bytes as they stand (`docs/FORMATS.md`, TL1).
+//!
+//! A step takes the 64 bytes of one column block of one row block, two vectors of pair indices:
+//!
+//! ```text
+//! BY = 4    rows 0-15, quad 0 | rows 16-31, quad 0      rows 32-47, quad 0 | rows 48-63, quad 0
+//! BY = 8    rows 0-15, quad 0 | rows  0-15, quad 1      rows 16-31, quad 0 | rows 16-31, quad 1
+//! ```
+//!
+//! so both inner blocks use the same loop: the two lanes of a table serve the quads of the two lanes of the
+//! bytes, and only where a lane's sums belong differs. Up to 8 activation rows are looked up, more are
+//! multiplied with decoded panels; `tl_avx2` says how.
+
+use std::arch::x86_64::*;
+
+use super::super::detect::Avx2;
+use super::tl_avx2::{
+    self, LOOKUP_ROWS, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes, load, nibbles,
+};
+use super::{Prepared, Product};
+use crate::bitnet::formats::{Layout, WeightFormat, Weights};
+
+/// Tables of one step: for the first and the second pair of the quads h and l, each for both lanes.
+type Tables = [[Table; 2]; 2];
+
+/// Activation rows up to which looking up is faster than decoding.
+const MAX_LOOKUP_ROWS: usize = 8;
+
+/// Steps that add eight pairs to a byte sum.
+const UNIT_STEPS: usize = 4;
+
+/// Makes TL1 weights ready: checks the codes, allocates the tables.
+pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>, n_max: usize) -> Prepared<'a> {
+    let layout = *weights.layout();
+    let (rows, cols) = (layout.rows(), layout.cols());
+    let tile = tl_avx2::tile_of(&layout, WeightFormat::Tl1)?;
+    tl_avx2::check_nibbles(WeightFormat::Tl1, &weights.bytes()[..layout.code_bytes()], 0, 8, "pair index")?;
+    let row_blocks = tile.bm / tile.row_block();
+    let panel_steps = 64 * 4 / tile.by;
+    let most = panel_steps.min(PAIR_UNITS * UNIT_STEPS);
+    let steps = Region::new(cols / tile.bk, tile.bk / tile.by, row_blocks, most);
+    Ok(Box::new(Tl1 {
+        _token: token,
+        layout,
+        step_cols: tile.by,
+        tiles: rows / tile.bm,
+        row_blocks,
+        codes: &weights.bytes()[..layout.code_bytes()],
+        panels: steps.groups(panel_steps),
+        steps,
+        tables: vec![[[Table::ZERO; 2]; 2]; cols / tile.by * n_max.min(MAX_LOOKUP_ROWS)],
+        panel: Box::new([[[0; 32]; 4]; 64]),
+    }))
+}
+
+struct Tl1<'a> {
+    _token: Avx2,
+    layout: Layout,
+    /// 4 or 8 (BY); a step has 256 / BY rows.
+    step_cols: usize,
+    tiles: usize,
+    row_blocks: usize,
+    codes: &'a [u8],
+    steps: Region,
+    panels: Vec<Vec<Piece>>,
+    /// `[cols / step_cols, n]`
+    tables: Vec<Tables>,
+    panel: Box<Panel>,
+}
+
+impl Product for Tl1<'_> {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
+        // SAFETY: `_token` proves that this CPU has AVX2.
+        unsafe { if n <= MAX_LOOKUP_ROWS { self.look_up(q, out) } else { self.decode(q, out) } }
+    }
+}
+
+impl Tl1<'_> {
+    /// The tiles one after the other, each for all activation rows, four at a time.
+    #[target_feature(enable = "avx2")]
+    fn look_up(&mut self, q: &[i8], out: &mut [i32]) {
+        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+        let group_tables = LOOKUP_ROWS * cols / self.step_cols;
+        for (q, tables) in q.chunks(LOOKUP_ROWS * cols).zip(self.tables.chunks_mut(group_tables)) {
+            match q.len() / cols {
+                1 => build_tables::<1>(q, cols, self.step_cols, tables),
+                2 => build_tables::<2>(q, cols, self.step_cols, tables),
+                3 => build_tables::<3>(q, cols, self.step_cols, tables),
+                _ => build_tables::<4>(q, cols, self.step_cols, tables),
+            }
+        }
+        out.fill(0);
+        for tile in 0..self.tiles {
+            for (out, tables) in out.chunks_mut(LOOKUP_ROWS * rows).zip(self.tables.chunks(group_tables)) {
+                match out.len() / rows {
+                    1 => self.look_up_tile::<1>(tile, tables, out),
+                    2 => self.look_up_tile::<2>(tile, tables, out),
+                    3 => self.look_up_tile::<3>(tile, tables, out),
+                    _ => self.look_up_tile::<4>(tile, tables, out),
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn look_up_tile<const N: usize>(&self, tile: usize, tables: &[Tables], out: &mut [i32]) {
+        for &piece in &self.steps.pieces {
+            for row_block in 0..self.row_blocks {
+                let mut sums = [[_mm256_setzero_si256(); 4]; N];
+                let codes = self.steps.units(self.codes, (tile, row_block), piece);
+                add_steps(codes, tables[piece.first * N..].as_chunks().0, &mut sums);
+                self.add_sums(tile, row_block, &sums, out);
+            }
+        }
+    }
+
+    /// Adds the int16 sums of a row block to `out`.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn add_sums<const N: usize>(
+        &self,
+        tile: usize,
+        row_block: usize,
+        sums: &[[__m256i; 4]; N],
+        out: &mut [i32],
+    ) {
+        let block_rows = 256 / self.step_cols;
+        let row = block_rows * (tile * self.row_blocks + row_block);
+        for (out, sums) in out.chunks_exact_mut(self.layout.rows()).zip(sums) {
+            let out = out[row..row + block_rows].as_chunks_mut().0;
+            for (i, &sums) in sums.iter().enumerate() {
+                let (vector, half) = (i / 2, i % 2);
+                let [low, high] = lanes(sums);
+                let first = if self.step_cols == 4 { 4 * vector + half } else { i };
+                let second = if self.step_cols == 4 { first + 2 } else { i };
+                add_words(&mut out[first], low);
+                add_words(&mut out[second], high);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn decode(&mut self, q: &[i8], out: &mut [i32]) {
+        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+        let block_rows = 256 / self.step_cols;
+        let step_quads = self.step_cols / 4;
+        tl_avx2::start_with_offset(q, cols, out, rows);
+        for tile in 0..self.tiles {
+            for row_block in 0..self.row_blocks {
+                let row = block_rows * (tile * self.row_blocks + row_block);
+                for half in 0..block_rows / 32 {
+                    let mut col = 0;
+                    for panel in &self.panels {
+                        let mut quads = 0;
+                        for &piece in panel {
+                            let codes = self.steps.units(self.codes, (tile, row_block), piece);
+                            for (codes, quads) in
+                                codes.iter().zip(self.panel[quads..].chunks_exact_mut(step_quads))
+                            {
+                                decode_step(codes, half, quads);
+                            }
+                            quads += step_quads * piece.units;
+                        }
+                        let panel = &self.panel[..quads];
+                        tl_avx2::add_panel(panel, (q, cols, col), (out, rows, row + 32 * half));
+                        col += 4 * quads;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Fills the tables of the steps of `N` activation rows `q` `[N, cols]`.
+#[target_feature(enable = "avx2")]
+fn build_tables<const N: usize>(q: &[i8], cols: usize, step_cols: usize, tables: &mut [Tables]) {
+    for (i, q) in q.chunks_exact(cols).enumerate() {
+        let tables = tables.as_chunks_mut::<N>().0;
+        for (tables, q) in tables.chunks_mut(16 / step_cols).zip(q.chunks(16)) {
+            let mut sixteen = [0; 16];
+            sixteen[..q.len()].copy_from_slice(q);
+            let q = tl_avx2::offset_activations(&sixteen);
+            for (step, tables) in tables.iter_mut().enumerate() {
+                for (which, [high, low]) in tables[i].iter_mut().enumerate() {
+                    let first = step * step_cols + 2 * which;
+                    let a = tl_avx2::pair_answers(q, first);
+                    let b = tl_avx2::pair_answers(q, first + step_cols - 4);
+                    high.store(_mm256_permute2x128_si256::<0x20>(a, b));
+                    low.store(_mm256_permute2x128_si256::<0x31>(a, b));
+                }
+            }
+        }
+    }
+}
+
+/// Adds to `sums` (for either vector of a step, the low and the high half of each lane) as many steps as there are
+/// codes.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_steps<const N: usize>(codes: &[[u8; 64]], tables: &[[Tables; N]], sums: &mut [[__m256i; 4]; N]) {
+    for (tables, codes) in tables.chunks(UNIT_STEPS).zip(codes.chunks(UNIT_STEPS)) {
+        let mut parts = [[[_mm256_setzero_si256(); 2]; 2]; N];
+        for (tables, codes) in tables.iter().zip(codes) {
+            tl_avx2::prefetch(codes);
+            for (vector, codes) in codes.as_chunks().0.iter().enumerate() {
+                for (which, indices) in nibbles(load(codes)).into_iter().enumerate() {
+                    for i in 0..N {
+                        for (part, table) in parts[i][vector].iter_mut().zip(&tables[i][which]) {
+                            *part = _mm256_add_epi8(*part, _mm256_shuffle_epi8(table.load_wide(), indices));
+                        }
+                    }
+                }
+            }
+        }
+        for i in 0..N {
+            for vector in 0..2 {
+                let [high, low] = parts[i][vector];
+                for (sum, part) in sums[i][2 * vector..].iter_mut().zip(join(high, low)) {
+                    *sum = _mm256_add_epi16(*sum, part);
+                }
+            }
+        }
+    }
+}
+
+/// Code + 1 of 32 rows of one step: rows 32 * half.. of its quad (BY = 4), or all rows of its two quads (BY = 8).
+#[target_feature(enable = "avx2")]
+#[inline]
+fn decode_step(codes: &[u8; 64], half: usize, quads: &mut [Quad]) {
+    let [a, b] = codes.as_chunks().0 else { return };
+    let (a, b) = (load(a), load(b));
+    let in_row_order = match quads.len() {
+        1 => [if half == 0 { a } else { b }; 2],
+        _ => [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)],
+    };
+    for (quad, bytes) in quads.iter_mut().zip(in_row_order) {
+        tl_avx2::store_pairs(quad, _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tl_avx2::tests::{
+        Npz, batches, check, check_extremes, check_invalid, golden_names, number, random_activations,
+        random_codes, token,
+    };
+    use super::*;
+    use crate::bitnet::formats::Tile;
+    use crate::rng::Rng;
+
+    fn layout(rows: usize, cols: usize, bm: usize, bk: usize, by: usize) -> Layout {
+        Layout::tl1(rows, cols, Tile { bm, bk, by }).unwrap()
+    }
+
+    /// Both inner blocks; k-blocks of 1, 3, 4, 5 and more steps, up to and beyond the 60 of one run and the 64 quads
+    /// of one panel; columns that are no multiple of 16.
+    const SHAPES: [(usize, usize, usize, usize, usize); 16] = [
+        (64, 4, 64, 4, 4),
+        (32, 8, 32, 8, 8),
+        (64, 20, 64, 20, 4),
+        (32, 24, 32, 24, 8),
+        (64, 12, 64, 4, 4),
+        (32, 40, 32, 8, 8),
+        (128, 128, 128, 64, 4),
+        (128, 128, 64, 32, 8),
+        (64, 240, 64, 240, 4),
+        (64, 244, 64, 244, 4),
+        (64, 260, 64, 260, 4),
+        (32, 480, 32, 480, 8),
+        (32, 488, 32, 488, 8),
+        (32, 264, 32, 24, 8),
+        (192, 512, 64, 128, 4),
+        (192, 1024, 96, 512, 8),
+    ];
+
+    #[test]
+    fn products_are_exact_for_every_shape_and_batch() {
+        let mut rng = Rng::for_part(1, "tl1 shapes");
+        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33];
+        for (i, (rows, cols, bm, bk, by)) in SHAPES.into_iter().enumerate() {
+            let layout = layout(rows, cols, bm, bk, by);
+            let codes = random_codes(&layout, &mut rng);
+            let batches = batches(&layout, &sizes, &mut rng);
+            check(prepare, &layout, &codes, &batches, i);
+        }
+    }
+
+    #[test]
+    fn products_are_exact_at_the_extremes() {
+        for (rows, cols, bm, bk, by) in [(64, 512, 64, 512, 4), (32, 1024, 32, 1024, 8), (64, 512, 64, 4, 4)]
+        {
+            check_extremes(prepare, &layout(rows, cols, bm, bk, by));
+        }
+    }
+
+    /// The packed bytes of the real program, read as the codes they were made from.
+    #[test]
+    fn packed_bytes_of_bitnet_cpp_are_understood() {
+        let mut rng = Rng::for_part(1, "tl1 golden");
+        let names = golden_names("tl1_", ".npz");
+        assert_eq!(names.len(), 2);
+        for name in names {
+            let (rows, cols, by) = (number(&name, "m"), number(&name, "k"), 256 / number(&name, "bmm"));
+            let layout = layout(rows, cols, number(&name, "bm"), number(&name, "bk"), by);
+            let mut file = Npz::golden(&name);
+            let mut bytes: Vec<u8> = file.data("packed");
+            bytes.resize(layout.packed_bytes(), 0);
+            let codes: Vec<i8> = file.data("q");
+            for n in [1, 3, 8, 9] {
+                let q = random_activations(n * cols, &mut rng);
+                let mut out = vec![0; n * rows];
+                prepare(token(), Weights::new(layout, &bytes).unwrap(), n).unwrap().run(&q, n, &mut out);
+                for (i, out) in out.into_iter().enumerate() {
+                    let (w, q) = (&codes[i % rows * cols..][..cols], &q[i / rows * cols..][..cols]);
+                    let dot: i32 = w.iter().zip(q).map(|(&w, &q)| i32::from(w) * i32::from(q)).sum();
+                    assert_eq!(out, dot, "{name}: output {i} of n = {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn codes_that_no_packer_makes_are_refused() {
+        let layout = layout(128, 128, 64, 64, 4);
+        check_invalid(prepare, &layout, 0..layout.code_bytes(), 8);
+    }
+}

@@ -1,0 +1,481 @@
+//! TL2 products with AVX2, on the packed bytes as they stand (`docs/FORMATS.md`, TL2).
+//!
+//! ```text
+//! up to 16 activation rows, four at a time           more
+//! tables of h and l for every triple and pair        out = -sum of q
+//! for tile, k-block, 32 rows:                        for tile, 32 rows, up to 240 columns:
+//!   for 8 triples:                                     decode code + 1 to a panel
+//!     byte sums of sign * h, sign * l                  for every activation row: add panel * q
+//!     int16 sums += 27 h + l
+//!   out += int16 sums
+//! the same for the columns in pairs, without signs
+//! ```
+//!
+//! **Signs.** Word i of the 16 of an octet of triples holds row i in its odd bits and row 16 + i in its even
+//! ones, and bytes stand in the row order 0-7, 16-23 | 8-15, 24-31. So one `pshufb` copies the high bytes of the
+//! words to the bytes of both rows; shifting the second half of each lane left by one, and everything left by two per
+//! triple, brings each row's sign to the top bit of its own byte, which is what `psignb` looks at. A 1 in
+//! the lowest bit keeps `psignb` from seeing a zero. The low bytes give the other four triples.
+
+use std::arch::x86_64::*;
+
+use super::super::detect::Avx2;
+use super::tl_avx2::{
+    self, LOOKUP_ROWS, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS, Table, add_words,
+    both_lanes, join, lanes, load, nibbles,
+};
+use super::{Prepared, Product};
+use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
+
+/// Tables of the eight triples or pairs that one unit takes.
+type Tables = [Table; 8];
+
+/// Activation rows up to which looking up is faster than decoding.
+const MAX_LOOKUP_ROWS: usize = 16;
+
+/// Columns of eight triples.
+const TRIPLE_COLS: usize = 24;
+
+/// Columns of eight pairs.
+const PAIR_COLS: usize = 16;
+
+/// Makes TL2 weights ready: checks the codes, allocates the tables.
+pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>, n_max: usize) -> Prepared<'a> {
+    let layout = *weights.layout();
+    let tile = tl_avx2::tile_of(&layout, WeightFormat::Tl2)?;
+    let (rows, three_cols) = (layout.rows(), layout.three_cols());
+    let two_cols = layout.cols() - three_cols;
+    let sign_offset = three_cols * rows / 6;
+    let pair_offset = sign_offset + three_cols * rows / 24;
+    check(&weights.bytes()[..sign_offset], 0, 13, "triple magnitude")?;
+    check(&weights.bytes()[pair_offset..layout.code_bytes()], pair_offset, 8, "pair index")?;
+    let row_blocks = tile.bm / 32;
+    let lookup_rows = n_max.min(MAX_LOOKUP_ROWS);
+    let triples = Region::new(three_cols / tile.bk, tile.bk / TRIPLE_COLS, row_blocks, TRIPLE_UNITS);
+    let pairs = Region::new(two_cols / 32, 32 / PAIR_COLS, row_blocks, PAIR_UNITS);
+    Ok(Box::new(Tl2 {
+        _token: token,
+        layout,
+        tiles: rows / tile.bm,
+        row_blocks,
+        magnitudes: &weights.bytes()[..sign_offset],
+        signs: &weights.bytes()[sign_offset..pair_offset],
+        indices: &weights.bytes()[pair_offset..layout.code_bytes()],
+        triple_panels: triples.groups(TRIPLE_UNITS),
+        pair_panels: pairs.groups(PAIR_UNITS),
+        triples,
+        pairs,
+        triple_tables: vec![[Table::ZERO; 8]; three_cols / TRIPLE_COLS * lookup_rows],
+        pair_tables: vec![[Table::ZERO; 8]; two_cols / PAIR_COLS * lookup_rows],
+        panel: Box::new([[[0; 32]; 4]; 64]),
+    }))
+}
+
+fn check(bytes: &[u8], offset: usize, largest: u8, what: &str) -> Result<(), FormatError> {
+    tl_avx2::check_nibbles(WeightFormat::Tl2, bytes, offset, largest, what)
+}
+
+struct Tl2<'a> {
+    _token: Avx2,
+    layout: Layout,
+    tiles: usize,
+    row_blocks: usize,
+    /// A, S and B of the essay in `formats::tl2`.
+    magnitudes: &'a [u8],
+    signs: &'a [u8],
+    indices: &'a [u8],
+    /// Units of eight triples, for `magnitudes` and `signs`.
+    triples: Region,
+    triple_panels: Vec<Vec<Piece>>,
+    /// Units of eight pairs.
+    pairs: Region,
+    pair_panels: Vec<Vec<Piece>>,
+    /// `[three_cols / 24, n]`
+    triple_tables: Vec<Tables>,
+    /// `[two_cols / 16, n]`
+    pair_tables: Vec<Tables>,
+    panel: Box<Panel>,
+}
+
+impl Product for Tl2<'_> {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
+        // SAFETY: `_token` proves that this CPU has AVX2.
+        unsafe { if n <= MAX_LOOKUP_ROWS { self.look_up(q, out) } else { self.decode(q, out) } }
+    }
+}
+
+impl Tl2<'_> {
+    /// The tiles one after the other, each for all activation rows, four at a time.
+    #[target_feature(enable = "avx2")]
+    fn look_up(&mut self, q: &[i8], out: &mut [i32]) {
+        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+        let three_cols = self.layout.three_cols();
+        let triple_units = three_cols / TRIPLE_COLS;
+        let pair_units = (cols - three_cols) / PAIR_COLS;
+        for (i, q) in q.chunks(LOOKUP_ROWS * cols).enumerate() {
+            let tables = (
+                &mut self.triple_tables[i * LOOKUP_ROWS * triple_units..],
+                &mut self.pair_tables[i * LOOKUP_ROWS * pair_units..],
+            );
+            match q.len() / cols {
+                1 => build_tables::<1>(q, cols, three_cols, tables),
+                2 => build_tables::<2>(q, cols, three_cols, tables),
+                3 => build_tables::<3>(q, cols, three_cols, tables),
+                _ => build_tables::<4>(q, cols, three_cols, tables),
+            }
+        }
+        out.fill(0);
+        for tile in 0..self.tiles {
+            for (i, out) in out.chunks_mut(LOOKUP_ROWS * rows).enumerate() {
+                let tables = (
+                    &self.triple_tables[i * LOOKUP_ROWS * triple_units..],
+                    &self.pair_tables[i * LOOKUP_ROWS * pair_units..],
+                );
+                match out.len() / rows {
+                    1 => self.look_up_tile::<1>(tile, tables, out),
+                    2 => self.look_up_tile::<2>(tile, tables, out),
+                    3 => self.look_up_tile::<3>(tile, tables, out),
+                    _ => self.look_up_tile::<4>(tile, tables, out),
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn look_up_tile<const N: usize>(
+        &self,
+        tile: usize,
+        (triple_tables, pair_tables): (&[Tables], &[Tables]),
+        out: &mut [i32],
+    ) {
+        for &piece in &self.triples.pieces {
+            for row_block in 0..self.row_blocks {
+                let mut sums = [[_mm256_setzero_si256(); 2]; N];
+                let codes = self.triples.units(self.magnitudes, (tile, row_block), piece);
+                let signs = self.triples.units(self.signs, (tile, row_block), piece);
+                add_triples(codes, signs, triple_tables[piece.first * N..].as_chunks().0, &mut sums);
+                self.add_sums(tile, row_block, &sums, out);
+            }
+        }
+        for &piece in &self.pairs.pieces {
+            for row_block in 0..self.row_blocks {
+                let mut sums = [[_mm256_setzero_si256(); 2]; N];
+                let codes = self.pairs.units(self.indices, (tile, row_block), piece);
+                add_pairs(codes, pair_tables[piece.first * N..].as_chunks().0, &mut sums);
+                self.add_sums(tile, row_block, &sums, out);
+            }
+        }
+    }
+
+    /// Adds the int16 sums of 32 rows to `out`.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn add_sums<const N: usize>(
+        &self,
+        tile: usize,
+        row_block: usize,
+        sums: &[[__m256i; 2]; N],
+        out: &mut [i32],
+    ) {
+        let row = 32 * (tile * self.row_blocks + row_block);
+        for (out, sums) in out.chunks_exact_mut(self.layout.rows()).zip(sums) {
+            let out = out[row..row + 32].as_chunks_mut().0;
+            for (out, &sums) in out.chunks_exact_mut(2).zip(sums) {
+                let [low, high] = lanes(sums);
+                add_words(&mut out[0], low);
+                add_words(&mut out[1], high);
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn decode(&mut self, q: &[i8], out: &mut [i32]) {
+        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+        tl_avx2::start_with_offset(q, cols, out, rows);
+        for tile in 0..self.tiles {
+            for row_block in 0..self.row_blocks {
+                let row = 32 * (tile * self.row_blocks + row_block);
+                let mut col = 0;
+                for panel in &self.triple_panels {
+                    let mut quads = 0;
+                    for &piece in panel {
+                        let codes = self.triples.units(self.magnitudes, (tile, row_block), piece);
+                        let signs = self.triples.units(self.signs, (tile, row_block), piece);
+                        let decoded = self.panel[quads..].as_chunks_mut().0;
+                        for (quads, (codes, signs)) in decoded.iter_mut().zip(codes.iter().zip(signs)) {
+                            decode_triples(codes, signs, quads);
+                        }
+                        quads += TRIPLE_COLS / 4 * piece.units;
+                    }
+                    tl_avx2::add_panel(&self.panel[..quads], (q, cols, col), (out, rows, row));
+                    col += 4 * quads;
+                }
+                for panel in &self.pair_panels {
+                    let mut quads = 0;
+                    for &piece in panel {
+                        let codes = self.pairs.units::<128>(self.indices, (tile, row_block), piece);
+                        for (quad, codes) in
+                            self.panel[quads..].iter_mut().zip(codes.as_flattened().as_chunks().0)
+                        {
+                            tl_avx2::store_pairs(quad, load(codes));
+                        }
+                        quads += PAIR_COLS / 4 * piece.units;
+                    }
+                    tl_avx2::add_panel(&self.panel[..quads], (q, cols, col), (out, rows, row));
+                    col += 4 * quads;
+                }
+            }
+        }
+    }
+}
+
+/// Fills the tables of the units of `N` activation rows `q` `[N, cols]`.
+#[target_feature(enable = "avx2")]
+fn build_tables<const N: usize>(
+    q: &[i8],
+    cols: usize,
+    three_cols: usize,
+    (triple_tables, pair_tables): (&mut [Tables], &mut [Tables]),
+) {
+    for (i, q) in q.chunks_exact(cols).enumerate() {
+        let (three, two) = q.split_at(three_cols);
+        for (tables, q) in triple_tables.as_chunks_mut::<N>().0.iter_mut().zip(three.as_chunks().0) {
+            build_triple_tables(&mut tables[i], q);
+        }
+        for (tables, q) in pair_tables.as_chunks_mut::<N>().0.iter_mut().zip(two.as_chunks().0) {
+            let q = tl_avx2::offset_activations(q);
+            for (pair, table) in tables[i].iter_mut().enumerate() {
+                table.store(tl_avx2::pair_answers(q, 2 * pair));
+            }
+        }
+    }
+}
+
+/// Activations 0..16 serve triples 0..=4, activations 8..24 triples 5..=7, which begin at column 15.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn build_triple_tables(tables: &mut Tables, q: &[i8; TRIPLE_COLS]) {
+    let (Some(first), Some(last)) = (q.first_chunk(), q.last_chunk()) else { return };
+    let (first, last) = (tl_avx2::offset_activations(first), tl_avx2::offset_activations(last));
+    for (triple, table) in tables.iter_mut().enumerate() {
+        let (q, at) = if triple < 5 { (first, 3 * triple) } else { (last, 3 * triple - 8) };
+        table.store(tl_avx2::triple_answers(q, at));
+    }
+}
+
+/// The signs of eight triples of 32 rows: the top bits of the bytes of two vectors, after shifting them left by two
+/// per triple; no byte becomes zero.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn spread_signs(words: &[u8; 32]) -> [__m256i; 2] {
+    let words = load(words);
+    let high = _mm256_shuffle_epi8(words, _mm256_set1_epi64x(0x0f0d_0b09_0705_0301));
+    let low = _mm256_shuffle_epi8(words, _mm256_set1_epi64x(0x0e0c_0a08_0604_0200));
+    let one_more = _mm256_setr_epi32(0, 0, 1, 1, 0, 0, 1, 1);
+    let not_zero = _mm256_set1_epi8(1);
+    [
+        _mm256_or_si256(_mm256_sllv_epi32(high, one_more), not_zero),
+        _mm256_or_si256(_mm256_sllv_epi32(low, one_more), not_zero),
+    ]
+}
+
+/// Shifts the sign of triple 0, 1, 2 or 3 to the top bits.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn sign_of_triple(signs: __m256i, triple: usize) -> __m256i {
+    match triple {
+        0 => signs,
+        1 => _mm256_slli_epi16::<2>(signs),
+        2 => _mm256_slli_epi16::<4>(signs),
+        _ => _mm256_slli_epi16::<6>(signs),
+    }
+}
+
+/// Adds to `sums` the triples of 32 rows in as many units as there are codes.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_triples<const N: usize>(
+    codes: &[[u8; 128]],
+    signs: &[[u8; 32]],
+    tables: &[[Tables; N]],
+    sums: &mut [[__m256i; 2]; N],
+) {
+    for (tables, (codes, signs)) in tables.iter().zip(codes.iter().zip(signs)) {
+        tl_avx2::prefetch(codes);
+        let signs = spread_signs(signs);
+        let mut high = [_mm256_setzero_si256(); N];
+        let mut low = [_mm256_setzero_si256(); N];
+        for (two, codes) in codes.as_chunks().0.iter().enumerate() {
+            for (which, magnitudes) in nibbles(load(codes)).into_iter().enumerate() {
+                let triple = 2 * two + which;
+                let sign = sign_of_triple(signs[triple / 4], triple % 4);
+                for i in 0..N {
+                    let [h, l] = tables[i][triple].load();
+                    let h = _mm256_sign_epi8(_mm256_shuffle_epi8(h, magnitudes), sign);
+                    let l = _mm256_sign_epi8(_mm256_shuffle_epi8(l, magnitudes), sign);
+                    high[i] = _mm256_add_epi8(high[i], h);
+                    low[i] = _mm256_add_epi8(low[i], l);
+                }
+            }
+        }
+        for i in 0..N {
+            for (sum, part) in sums[i].iter_mut().zip(join(high[i], low[i])) {
+                *sum = _mm256_add_epi16(*sum, part);
+            }
+        }
+    }
+}
+
+/// Adds to `sums` the pairs of 32 rows in as many units as there are codes.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_pairs<const N: usize>(codes: &[[u8; 128]], tables: &[[Tables; N]], sums: &mut [[__m256i; 2]; N]) {
+    for (tables, codes) in tables.iter().zip(codes) {
+        tl_avx2::prefetch(codes);
+        let mut high = [_mm256_setzero_si256(); N];
+        let mut low = [_mm256_setzero_si256(); N];
+        for (two, codes) in codes.as_chunks().0.iter().enumerate() {
+            for (which, indices) in nibbles(load(codes)).into_iter().enumerate() {
+                for i in 0..N {
+                    let [h, l] = tables[i][2 * two + which].load();
+                    high[i] = _mm256_add_epi8(high[i], _mm256_shuffle_epi8(h, indices));
+                    low[i] = _mm256_add_epi8(low[i], _mm256_shuffle_epi8(l, indices));
+                }
+            }
+        }
+        for i in 0..N {
+            for (sum, part) in sums[i].iter_mut().zip(join(high[i], low[i])) {
+                *sum = _mm256_add_epi16(*sum, part);
+            }
+        }
+    }
+}
+
+/// Code + 1 of eight triples of 32 rows.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn decode_triples(codes: &[u8; 128], signs: &[u8; 32], quads: &mut [Quad; TRIPLE_COLS / 4]) {
+    let [w0, w1, w2] = &TRIPLE_DIGITS;
+    let digits = [both_lanes(w0), both_lanes(w1), both_lanes(w2)];
+    let signs = spread_signs(signs);
+    // Half a unit at a time: twelve columns fit the registers.
+    let halves = codes.as_chunks::<64>().0.iter().zip(signs).zip(quads.chunks_exact_mut(3));
+    for ((codes, signs), quads) in halves {
+        let mut columns = [_mm256_setzero_si256(); TRIPLE_COLS / 2];
+        for (two, codes) in codes.as_chunks().0.iter().enumerate() {
+            for (which, magnitudes) in nibbles(load(codes)).into_iter().enumerate() {
+                let triple = 2 * two + which;
+                let sign = sign_of_triple(signs, triple);
+                for (column, digits) in columns[3 * triple..][..3].iter_mut().zip(digits) {
+                    let code = _mm256_sign_epi8(_mm256_shuffle_epi8(digits, magnitudes), sign);
+                    *column = _mm256_add_epi8(code, _mm256_set1_epi8(1));
+                }
+            }
+        }
+        for (quad, columns) in quads.iter_mut().zip(columns.as_chunks().0) {
+            tl_avx2::store_quad(quad, *columns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tl_avx2::tests::{
+        Npz, batches, check, check_bytes, check_extremes, check_invalid, golden_names, number, random_codes,
+        token,
+    };
+    use super::*;
+    use crate::bitnet::formats::Tile;
+    use crate::rng::Rng;
+
+    fn layout(rows: usize, cols: usize, bm: usize, bk: usize) -> Layout {
+        Layout::tl2(rows, cols, Tile { bm, bk, by: 8 }).unwrap()
+    }
+
+    /// Tiles of one and of several row blocks; k-blocks of 1, 4, 8, 9, 10, 11 and 21 units; no pairs, no triples, and
+    /// pairs up to and beyond the 14 units of one panel (more than 256 columns of them are not legal).
+    const SHAPES: [(usize, usize, usize, usize); 15] = [
+        (32, 256, 32, 768),
+        (32, 256, 32, 192),
+        (32, 264, 32, 24),
+        (32, 288, 32, 96),
+        (32, 288, 32, 288),
+        (64, 480, 32, 240),
+        (64, 528, 64, 264),
+        (64, 296, 32, 264),
+        (96, 504, 32, 504),
+        (96, 728, 32, 504),
+        (32, 760, 32, 504),
+        (128, 464, 64, 216),
+        (320, 320, 160, 96),
+        (256, 512, 128, 96),
+        (64, 752, 32, 240),
+    ];
+
+    #[test]
+    fn products_are_exact_for_every_shape_and_batch() {
+        let mut rng = Rng::for_part(1, "tl2 shapes");
+        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 33];
+        for (i, (rows, cols, bm, bk)) in SHAPES.into_iter().enumerate() {
+            let layout = layout(rows, cols, bm, bk);
+            let codes = random_codes(&layout, &mut rng);
+            let batches = batches(&layout, &sizes, &mut rng);
+            check(prepare, &layout, &codes, &batches, i);
+        }
+    }
+
+    #[test]
+    fn products_are_exact_at_the_extremes() {
+        for (rows, cols, bm, bk) in
+            [(32, 288, 32, 96), (32, 760, 32, 504), (32, 720, 32, 720), (32, 256, 32, 768)]
+        {
+            check_extremes(prepare, &layout(rows, cols, bm, bk));
+        }
+    }
+
+    /// The packed bytes and activations of the real program give its outputs to the bit.
+    #[test]
+    fn products_are_those_of_bitnet_cpp() {
+        let names = golden_names("tl2_", ".npz");
+        assert_eq!(names.len(), 2);
+        for name in names {
+            let layout =
+                layout(number(&name, "m"), number(&name, "k"), number(&name, "bm"), number(&name, "bk"));
+            let mut file = Npz::golden(&name);
+            let mut bytes: Vec<u8> = file.data("packed");
+            bytes.resize(layout.packed_bytes(), 0);
+            let (codes, q): (Vec<i8>, Vec<i8>) = (file.data("q"), file.data("x_q"));
+            let (y, lut_scale): (Vec<f32>, f32) = (file.data("y"), file.scalar("lut_scale"));
+            let weights = Weights::new(layout, &bytes).unwrap();
+            let mut out = vec![0; layout.rows()];
+            prepare(token(), weights, 1).unwrap().run(&q, 1, &mut out);
+            for (row, codes) in codes.chunks_exact(layout.cols()).enumerate() {
+                let dot: i32 = codes.iter().zip(&q).map(|(&w, &q)| i32::from(w) * i32::from(q)).sum();
+                assert_eq!(out[row], dot, "{name}: row {row}");
+                assert_eq!(dot as f32 / lut_scale * weights.scale(), y[row], "{name}: row {row}");
+            }
+            check_bytes(prepare, &layout, &bytes, &[q.repeat(MAX_LOOKUP_ROWS + 1)]);
+        }
+    }
+
+    #[test]
+    fn signs_of_zeros_and_padding_mean_nothing() {
+        let layout = layout(64, 544, 32, 96);
+        let mut rng = Rng::for_part(1, "tl2 signs");
+        let mut bytes = vec![0; layout.packed_bytes()];
+        crate::bitnet::formats::pack(&layout, &vec![0; layout.n_weights()], 0.5, &mut bytes).unwrap();
+        let three = layout.three_cols() * layout.rows();
+        bytes[three / 6..three / 6 + three / 24].fill_with(|| rng.next_u64() as u8);
+        let padding = layout.code_bytes()..layout.scale_offset();
+        bytes[padding].fill(0xff);
+        check_bytes(prepare, &layout, &bytes, &batches(&layout, &[1, 4, 5], &mut rng));
+    }
+
+    #[test]
+    fn codes_that_no_packer_makes_are_refused() {
+        let layout = layout(64, 544, 32, 96);
+        let three = layout.three_cols() * layout.rows();
+        check_invalid(prepare, &layout, 0..three / 6, 13);
+        check_invalid(prepare, &layout, three / 6 + three / 24..layout.code_bytes(), 8);
+    }
+}

@@ -1,0 +1,7 @@
+//! Models as files: the GGUF container, the shapes of the public models, and seeded models made to measure.
+
+pub mod config;
+pub mod float_blocks;
+pub mod gguf;
+mod map;
+pub mod weights;

@@ -1,0 +1,108 @@
+//! Do they agree: a backend's results against the oracle's, on the buffers that will be timed.
+
+use crate::backends::{Backend, BackendError};
+use crate::parity::{self, Agreement};
+use crate::record::AgreementRow;
+use crate::workloads::{Inputs, Output, Run, Workload, explain};
+use std::time::Instant;
+
+/// What the first run of a backend showed.
+pub(super) enum First<'a> {
+    /// It cannot do this; the reason.
+    Unsupported(String),
+    /// It failed or disagreed. No timing follows.
+    Failed(Box<AgreementRow>),
+    /// It agreed; ready to be timed.
+    Agreed(Box<AgreementRow>, Box<dyn Run + 'a>),
+}
+
+/// Prepares `backend`, runs it once and compares with `expected`.
+pub(super) fn first_run<'a>(
+    workload: &Workload,
+    inputs: &'a Inputs<'_>,
+    backend: &'a dyn Backend,
+    expected: &dyn Run,
+) -> First<'a> {
+    let begin = Instant::now();
+    let prepared = workload.prepare(inputs, backend);
+    let prepare_ns = begin.elapsed().as_nanos() as f64;
+    let mut run = match prepared {
+        Ok(run) => run,
+        Err(BackendError::Unsupported { what, .. }) => {
+            return First::Unsupported(format!("does not support {what}"));
+        }
+        Err(error) => return First::Failed(Box::new(errored(workload, backend, &error))),
+    };
+    match run.run() {
+        Ok(()) => {}
+        Err(BackendError::Unsupported { what, .. }) => {
+            return First::Unsupported(format!("does not support {what}"));
+        }
+        Err(error) => return First::Failed(Box::new(errored(workload, backend, &error))),
+    }
+    let mut row = compare(workload, inputs, backend.name(), expected, run.as_ref());
+    row.metrics.insert("prepare_ns".into(), prepare_ns);
+    if row.holds() { First::Agreed(Box::new(row), run) } else { First::Failed(Box::new(row)) }
+}
+
+/// The agreement of all outputs of one run, as one row: counts added, the first mismatch kept and its cause named.
+pub(super) fn compare(
+    workload: &Workload,
+    inputs: &Inputs<'_>,
+    backend: &str,
+    expected: &dyn Run,
+    actual: &dyn Run,
+) -> AgreementRow {
+    let mut total: Option<AgreementRow> = None;
+    for ((part, expected), (_, actual)) in expected.outputs().into_iter().zip(actual.outputs()) {
+        let agreement = compare_output(workload, expected, actual);
+        let mut row = AgreementRow::new(&workload.id, backend, &agreement);
+        if !row.holds() {
+            row.extra.insert("output".into(), part.into());
+            row.cause = explain::explain(workload, inputs, expected, actual).map(|cause| cause.sentence);
+        }
+        total = Some(match total {
+            None => row,
+            Some(so_far) => joined(so_far, row),
+        });
+    }
+    total.expect("every workload has outputs")
+}
+
+fn compare_output(workload: &Workload, expected: Output<'_>, actual: Output<'_>) -> Agreement {
+    let contract = &workload.contract;
+    match (expected, actual) {
+        (Output::U8(expected), Output::U8(actual)) => parity::compare(contract, expected, actual),
+        (Output::I8(expected), Output::I8(actual)) => parity::compare(contract, expected, actual),
+        (Output::I32(expected), Output::I32(actual)) => parity::compare(contract, expected, actual),
+        (Output::F32(expected), Output::F32(actual)) => parity::compare(contract, expected, actual),
+        // One workload has one type of output; nothing compared is no agreement.
+        _ => parity::compare::<u8>(contract, &[], &[]),
+    }
+}
+
+/// Two outputs of one run as one row. What failed first is what is shown.
+fn joined(first: AgreementRow, second: AgreementRow) -> AgreementRow {
+    let (shown, other) = if first.holds() && !second.holds() { (second, first) } else { (first, second) };
+    let mut metrics = shown.metrics;
+    for (name, value) in other.metrics {
+        let most = metrics.entry(name).or_insert(value);
+        *most = most.max(value);
+    }
+    AgreementRow {
+        exact: shown.exact && other.exact,
+        compared: shown.compared + other.compared,
+        mismatches: shown.mismatches + other.mismatches,
+        length_mismatch: shown.length_mismatch.or(other.length_mismatch),
+        metrics,
+        ..shown
+    }
+}
+
+/// The row of a backend that answered an error: nothing was compared, so it does not hold.
+fn errored(workload: &Workload, backend: &dyn Backend, error: &BackendError) -> AgreementRow {
+    let nothing = parity::compare::<u8>(&workload.contract, &[], &[]);
+    let mut row = AgreementRow::new(&workload.id, backend.name(), &nothing);
+    row.cause = Some(error.to_string());
+    row
+}

@@ -1,0 +1,111 @@
+//! Who takes part: the oracle, the reference, the other backends, and those that cannot.
+
+use crate::backends::{Availability, Backend};
+use crate::measure::{Compiler, Fingerprint};
+use crate::record;
+use std::sync::Arc;
+
+/// The backends of a campaign.
+pub struct Cast {
+    oracle: Arc<dyn Backend>,
+    /// Available, without the oracle.
+    others: Vec<Arc<dyn Backend>>,
+    reference: Option<Arc<dyn Backend>>,
+    absent: Vec<(String, String)>,
+}
+
+impl Cast {
+    /// Sorts `backends` into roles. The oracle is `rust-scalar` and always takes part; the reference is the last
+    /// available backend whose name begins with `cpp-`, which is the fastest one of the list.
+    pub fn new(backends: Vec<Arc<dyn Backend>>) -> Self {
+        let oracle: Arc<dyn Backend> = Arc::new(crate::backends::rust_scalar::RustScalar);
+        let mut absent = Vec::new();
+        let mut others = Vec::new();
+        for backend in backends {
+            match backend.availability() {
+                Availability::Unavailable(why) => absent.push((backend.name().to_owned(), why)),
+                Availability::Ready if backend.name() == oracle.name() => {}
+                Availability::Ready => others.push(backend),
+            }
+        }
+        let reference = others.iter().rev().find(|backend| is_reference_side(backend.name())).cloned();
+        if !cfg!(feature = "ffi") {
+            absent.push(("cpp-*".into(), "C++ unavailable: this build lacks the cargo feature ffi".into()));
+        }
+        absent.push(("cuda".into(), "GPU backends are not part of this version".into()));
+        absent.push(("inference".into(), "whole-model workloads are not part of this version".into()));
+        Self { oracle, others, reference, absent }
+    }
+
+    /// Leaves the C++ reference out, with the reason that every table then shows.
+    pub fn without_cpp(mut self) -> Self {
+        self.others.retain(|backend| !is_reference_side(backend.name()));
+        self.reference = None;
+        self.absent.push(("cpp-*".into(), "C++ skipped by request".into()));
+        self
+    }
+
+    /// The oracle.
+    pub fn oracle(&self) -> &dyn Backend {
+        self.oracle.as_ref()
+    }
+
+    /// Every available backend that is compared with the oracle.
+    pub fn compared(&self) -> &[Arc<dyn Backend>] {
+        &self.others
+    }
+
+    /// The reference of speed comparisons; without C++ there is none.
+    pub fn reference(&self) -> Option<&Arc<dyn Backend>> {
+        self.reference.as_ref()
+    }
+
+    /// Who does not take part, and why.
+    pub fn absent(&self) -> &[(String, String)] {
+        &self.absent
+    }
+
+    /// Everybody who takes part, as recordings describe them.
+    pub fn records(&self) -> Vec<record::Backend> {
+        let everybody = std::iter::once(&self.oracle).chain(&self.others);
+        let describe = |backend: &Arc<dyn Backend>| {
+            let info = backend.build_info();
+            record::Backend {
+                name: backend.name().into(),
+                compiler: info.compiler,
+                version: info.version,
+                flags: info.flags,
+                optimisation: info.optimisation,
+                source_hash: info.source_hash,
+                git_revision: info.git_revision,
+                ..record::Backend::default()
+            }
+        };
+        everybody.map(describe).collect()
+    }
+
+    /// This machine and the compilers of the sides.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut compilers: Vec<Compiler> = Vec::new();
+        for backend in std::iter::once(&self.oracle).chain(&self.others) {
+            let info = backend.build_info();
+            let compiler = Compiler {
+                language: backend.name().split('-').next().unwrap_or_default().into(),
+                compiler: info.compiler,
+                version: info.version,
+                flags: info.flags,
+                opt_level: info.optimisation,
+                ..Compiler::default()
+            };
+            if !compilers.contains(&compiler) {
+                compilers.push(compiler);
+            }
+        }
+        Fingerprint::of_this_machine(compilers, None)
+    }
+}
+
+/// Whether a backend belongs to the in-tree C++ reference.
+fn is_reference_side(name: &str) -> bool {
+    name.starts_with("cpp-") && !name.contains('@')
+}

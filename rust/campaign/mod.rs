@@ -1,0 +1,315 @@
+//! Run it all: the only place where workloads, backends and meters meet.
+//!
+//! ```text
+//! for each task (a workload, over seeded inputs or a tensor of a file)
+//!     the oracle computes the expected results
+//!     every other backend prepares, runs once, and is compared on the buffers that will be timed
+//!     those that agree are timed together, the reference among them, in random order
+//!     and compared once more, after the timing
+//! accuracy against float64, for each format and backend
+//! ```
+//!
+//! What failed to agree is not timed; what was not done is listed with its reason. Nothing is judged here.
+
+mod accuracy;
+mod agree;
+mod cast;
+mod tasks;
+mod timing;
+
+use crate::backends::BackendError;
+use crate::bitnet::model::gguf::GgufError;
+use crate::measure::{self, MeasureError};
+use crate::record::{Launch, Memory, PlanRecord, PlannedWorkload, Recording, SCHEMA, Skipped, Tool, now_utc};
+use crate::workloads::catalog::Profile;
+pub use cast::Cast;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+pub use tasks::{ModelFile, Task};
+pub use timing::TimingPlan;
+use timing::{Contender, Ready};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// How much.
+    pub profile: Profile,
+    /// Seed of inputs and orders.
+    pub seed: u64,
+    /// Categories to run, by name; empty means all.
+    pub categories: Vec<String>,
+    /// Workload ids to run; empty means all of the profile.
+    pub workloads: Vec<String>,
+    /// Run over the ternary tensors of this GGUF file instead of seeded weights.
+    pub model: Option<PathBuf>,
+    /// How to time; `None` compares results only.
+    pub timing: Option<TimingPlan>,
+}
+
+/// Why a campaign could not run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum CampaignError {
+    /// The model file cannot be used.
+    #[error(transparent)]
+    Model(#[from] GgufError),
+    /// The model file has nothing to compare.
+    #[error("{}: holds no tensor of type I2_S, TL1 or TL2: nothing to compare", path.display())]
+    NoTernaryTensor {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tensor's bytes are not what its type says.
+    #[error("{}: tensor {tensor}: {why}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        why: BackendError,
+    },
+    /// An id that is in no catalogue.
+    #[error("no workload is called {id:?}{}", nearest.as_ref().map_or(String::new(), |id| format!("; did you mean {id:?}?")))]
+    UnknownWorkload {
+        /// What was asked for.
+        id: String,
+        /// The nearest id there is.
+        nearest: Option<String>,
+    },
+    /// A category that does not exist.
+    #[error("no category is called {name:?}; known: {}", known.join(", "))]
+    UnknownCategory {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// The timing plan cannot give evidence.
+    #[error(transparent)]
+    Plan(#[from] MeasureError),
+    /// The oracle itself failed; without it nothing can be compared.
+    #[error("{workload}: the oracle failed: {why}")]
+    Oracle {
+        /// The workload.
+        workload: String,
+        /// Why.
+        why: BackendError,
+    },
+}
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Comparing results.
+    Agreement,
+    /// Timing.
+    Timing,
+    /// Comparing with float64.
+    Accuracy,
+}
+
+impl Phase {
+    /// `agreement`, `timing`, `accuracy`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agreement => "agreement",
+            Self::Timing => "timing",
+            Self::Accuracy => "accuracy",
+        }
+    }
+}
+
+/// Where a campaign stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Tasks finished.
+    pub done: usize,
+    /// Tasks in all.
+    pub total: usize,
+    /// Part of the current task that is finished, 0 to 1.
+    pub fraction: f64,
+    /// The current workload.
+    pub what: &'a str,
+    /// What is being done with it.
+    pub phase: Phase,
+}
+
+/// Told every step, never inside a timed block; breaks with a reason to stop. What was measured is kept.
+pub type Watcher<'a> = dyn FnMut(&Step<'_>) -> ControlFlow<String> + 'a;
+
+/// The recording that [`run`] would fill: the plan, the sides, and what is skipped beforehand. Computes nothing.
+///
+/// # Errors
+/// [`CampaignError`] when nothing can be measured.
+pub fn plan(request: &Request, cast: &Cast) -> Result<Recording, CampaignError> {
+    let model = request.model.as_deref().map(ModelFile::open).transpose()?;
+    let (tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
+    skipped.extend(cast.absent().iter().map(|(what, reason)| skip(what, reason)));
+    Ok(new_recording(request, cast, &tasks, skipped))
+}
+
+/// Runs the request with these backends and returns everything measured, raw.
+///
+/// # Errors
+/// [`CampaignError`] when nothing can be measured; an interruption is no error but `incomplete` in the recording.
+pub fn run(request: &Request, cast: &Cast, watcher: &mut Watcher<'_>) -> Result<Recording, CampaignError> {
+    let model = request.model.as_deref().map(ModelFile::open).transpose()?;
+    let (tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
+    skipped.extend(cast.absent().iter().map(|(what, reason)| skip(what, reason)));
+    let started = now_utc();
+    let mut found =
+        Findings { recording: new_recording(request, cast, &tasks, skipped), samples: Vec::new() };
+    let total = tasks.len() + usize::from(model.is_none());
+    for (done, task) in tasks.iter().enumerate() {
+        let mut step = |fraction: f64, phase: Phase| {
+            watcher(&Step { done, total, fraction, what: &task.workload.id, phase })
+        };
+        let flow = perform(request, cast, task, model.as_ref(), &mut found, &mut step)?;
+        if let ControlFlow::Break(reason) = flow {
+            found.recording.incomplete = Some(reason);
+            break;
+        }
+    }
+    let Findings { mut recording, samples } = found;
+    if model.is_none() && recording.incomplete.is_none() {
+        let step = Step { done: total - 1, total, fraction: 0.0, what: "accuracy", phase: Phase::Accuracy };
+        match watcher(&step) {
+            ControlFlow::Continue(()) => accuracy::record(request.seed, cast, &mut recording),
+            ControlFlow::Break(reason) => recording.incomplete = Some(reason),
+        }
+    }
+    if let Some(value_bytes) = measure::peak_rss_bytes() {
+        recording.memory.push(Memory { meter: "peak_rss_bytes".into(), value_bytes, ..Memory::default() });
+    }
+    let disturbance = measure::disturbance(&samples);
+    recording.launches =
+        vec![Launch { index: 0, started, cpu: None, disturbance, aa: false, extra: Default::default() }];
+    Ok(recording)
+}
+
+/// What a campaign has found so far.
+struct Findings {
+    recording: Recording,
+    /// Every sample of every side, for the disturbance of the whole launch.
+    samples: Vec<measure::Sample>,
+}
+
+/// One task: expected results, agreement, timing, agreement again.
+fn perform(
+    request: &Request,
+    cast: &Cast,
+    task: &Task<'_>,
+    model: Option<&ModelFile>,
+    found: &mut Findings,
+    step: &mut dyn FnMut(f64, Phase) -> ControlFlow<String>,
+) -> Result<ControlFlow<String>, CampaignError> {
+    if let ControlFlow::Break(reason) = step(0.0, Phase::Agreement) {
+        return Ok(ControlFlow::Break(reason));
+    }
+    let workload = &task.workload;
+    let oracle_failed = |why: BackendError| match (&why, model, &task.tensor) {
+        (BackendError::Format(_), Some(model), Some(tensor)) => {
+            CampaignError::Tensor { path: model.path().into(), tensor: tensor.clone(), why }
+        }
+        _ => CampaignError::Oracle { workload: workload.id.clone(), why },
+    };
+    let inputs = task.inputs(request.seed).map_err(|why| oracle_failed(why.into()))?;
+    let first_copy = inputs.one_copy();
+    let mut oracle = workload.prepare(&first_copy, cast.oracle()).map_err(oracle_failed)?;
+    oracle.run().map_err(oracle_failed)?;
+    let plan = request.timing.as_ref().filter(|_| task.timed);
+    let mut agreed = Vec::new();
+    for backend in cast.compared() {
+        // Asked before every side: the plain loops of one workload alone may take seconds.
+        if let ControlFlow::Break(reason) = step(0.0, Phase::Agreement) {
+            return Ok(ControlFlow::Break(reason));
+        }
+        let backend = backend.as_ref();
+        let timed = plan.is_some() && timing::affordable(workload, backend.isa());
+        let over = if timed { &inputs } else { &first_copy };
+        match agree::first_run(workload, over, backend, oracle.as_ref()) {
+            agree::First::Unsupported(reason) => {
+                found
+                    .recording
+                    .skipped
+                    .push(skip(&format!("{} on {}", workload.id, backend.name()), &reason));
+            }
+            agree::First::Failed(row) => found.recording.agreements.push(*row),
+            agree::First::Agreed(row, run) => {
+                found.recording.agreements.push(*row);
+                if timed {
+                    agreed.push(Contender { backend, run });
+                }
+            }
+        }
+    }
+    match plan {
+        Some(plan) => {
+            timing::time(plan, cast, Ready { workload, inputs: &inputs, oracle, agreed }, found, step)
+        }
+        None => Ok(ControlFlow::Continue(())),
+    }
+}
+
+fn new_recording(request: &Request, cast: &Cast, tasks: &[Task<'_>], skipped: Vec<Skipped>) -> Recording {
+    let timing = request.timing.as_ref();
+    let plan = PlanRecord {
+        profile: request.profile.name().into(),
+        seed: request.seed,
+        workloads: tasks.iter().map(|task| planned(&task.workload)).collect(),
+        backends: cast.records(),
+        launches: u32::from(timing.is_some()),
+        blocks: timing.map_or(0, |plan| plan.blocks),
+        samples_per_block: timing.map_or(0, |plan| plan.samples_per_block),
+        budget_s: timing.map_or(0.0, |plan| plan.budget_ns as f64 * 1e-9 * tasks.len() as f64),
+        stop_rule: if timing.is_some() { "fixed" } else { "agreement only" }.into(),
+        ..PlanRecord::default()
+    };
+    Recording {
+        schema: SCHEMA.into(),
+        tool: tool(),
+        created: now_utc(),
+        plan,
+        fingerprint: cast.fingerprint(),
+        ceilings: Default::default(),
+        launches: Vec::new(),
+        series: Vec::new(),
+        agreements: Vec::new(),
+        accuracy: Vec::new(),
+        memory: Vec::new(),
+        skipped,
+        incomplete: None,
+        extra: Default::default(),
+    }
+}
+
+/// This version of the tool.
+pub fn tool() -> Tool {
+    let features =
+        [("cpu", cfg!(feature = "cpu")), ("ffi", cfg!(feature = "ffi")), ("gpu", cfg!(feature = "gpu"))];
+    Tool {
+        version: env!("CARGO_PKG_VERSION").into(),
+        git: env!("BITNET_GIT_REVISION").into(),
+        features: features.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect(),
+        ..Tool::default()
+    }
+}
+
+fn planned(workload: &crate::workloads::Workload) -> PlannedWorkload {
+    PlannedWorkload {
+        id: workload.id.clone(),
+        category: workload.category.name().into(),
+        class: workload.class.name().into(),
+        work: crate::record::Work {
+            weights: workload.work.weights,
+            bytes: workload.work.bytes,
+            ops: workload.work.ops,
+            ..Default::default()
+        },
+        ..PlannedWorkload::default()
+    }
+}
+
+fn skip(what: &str, reason: &str) -> Skipped {
+    Skipped { what: what.into(), reason: reason.into(), ..Skipped::default() }
+}

@@ -1,0 +1,160 @@
+//! What is to be done: workloads of the catalogue over seeded inputs, or products over the tensors of a file.
+
+use super::{CampaignError, Request, skip};
+use crate::bitnet::formats::{FormatError, Layout, Weights};
+use crate::bitnet::model::gguf::Gguf;
+use crate::record::Skipped;
+use crate::workloads::catalog::{self, Profile};
+use crate::workloads::{Category, Inputs, Kind, Temperature, Workload};
+use sha2::{Digest, Sha256};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+/// One workload and where its weights come from.
+pub struct Task<'m> {
+    /// The work.
+    pub workload: Workload,
+    /// Whether it is timed, or compared only.
+    pub timed: bool,
+    /// The tensor's name, over a file.
+    pub tensor: Option<String>,
+    weights: Option<Weights<'m>>,
+}
+
+impl<'m> Task<'m> {
+    /// Its inputs: the file's weights, or everything from the seed.
+    pub(super) fn inputs(&self, seed: u64) -> Result<Inputs<'m>, FormatError> {
+        match &self.weights {
+            Some(weights) => Ok(self.workload.inputs_of_tensor(weights, seed)),
+            None => self.workload.inputs(seed),
+        }
+    }
+}
+
+/// A GGUF file whose ternary tensors are the weights.
+pub struct ModelFile {
+    path: PathBuf,
+    gguf: Gguf<'static>,
+    hash8: String,
+}
+
+impl ModelFile {
+    /// Opens and checks the file, and hashes all of its bytes.
+    pub fn open(path: &Path) -> Result<Self, CampaignError> {
+        let gguf = Gguf::open(path)?;
+        let digest = Sha256::digest(gguf.bytes());
+        let hash8 = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { path: path.into(), gguf, hash8 })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Every ternary tensor, compared; the first of each format and shape also timed. Tensors that this
+    /// version cannot read as ternary are skipped by name.
+    fn tasks(&self) -> Result<(Vec<Task<'_>>, Vec<Skipped>), CampaignError> {
+        let mut seen: HashSet<Layout> = HashSet::new();
+        let (mut timed, mut compared) = (Vec::new(), Vec::new());
+        for info in self.gguf.tensors().iter().filter(|info| info.tensor_type().ternary().is_some()) {
+            let weights = self.gguf.ternary(info)?;
+            let layout = *weights.layout();
+            let task = |kind, timed| Task {
+                workload: Workload::of_tensor(kind, &self.hash8, info.name()),
+                timed,
+                tensor: Some(info.name().to_owned()),
+                weights: Some(weights),
+            };
+            let product = |batch| Kind::Matmul { layout, batch, threads: 1, temperature: Temperature::Hot };
+            if seen.insert(layout) {
+                let linear = Kind::Linear { layout, batch: 1, threads: 1, temperature: Temperature::Hot };
+                let kinds = [product(1), product(16), linear, Kind::Dequantize { layout }];
+                timed.extend(kinds.map(|kind| task(kind, true)));
+            } else {
+                compared.push(task(product(1), false));
+            }
+        }
+        if timed.is_empty() {
+            return Err(CampaignError::NoTernaryTensor { path: self.path.clone() });
+        }
+        timed.extend(compared);
+        Ok((timed, Vec::new()))
+    }
+}
+
+/// Every task of a request, and what is skipped beforehand.
+pub(super) fn plan<'m>(
+    request: &Request,
+    model: Option<&'m ModelFile>,
+) -> Result<(Vec<Task<'m>>, Vec<Skipped>), CampaignError> {
+    let known = [Category::Quantization, Category::Kernels].map(Category::name);
+    if let Some(name) = request.categories.iter().find(|name| !known.contains(&name.as_str())) {
+        let known = known.map(str::to_owned).into();
+        return Err(CampaignError::UnknownCategory { name: name.clone(), known });
+    }
+    let wanted = |workload: &Workload| {
+        request.categories.is_empty()
+            || request.categories.iter().any(|name| name == workload.category.name())
+    };
+    let (mut tasks, skipped) = match model {
+        Some(model) => model.tasks()?,
+        None => seeded(request)?,
+    };
+    tasks.retain(|task| wanted(&task.workload));
+    Ok((tasks, skipped))
+}
+
+fn seeded<'m>(request: &Request) -> Result<(Vec<Task<'m>>, Vec<Skipped>), CampaignError> {
+    let task = |workload| Task { workload, timed: true, tensor: None, weights: None };
+    if request.workloads.is_empty() {
+        let catalog = catalog::catalog(request.profile);
+        let skipped = catalog.unsupported.iter().map(|(id, reason)| skip(id, reason)).collect();
+        return Ok((catalog.workloads.into_iter().map(task).collect(), skipped));
+    }
+    let named = request.workloads.iter().map(|id| {
+        catalog::by_id(id)
+            .map(task)
+            .ok_or_else(|| CampaignError::UnknownWorkload { id: id.clone(), nearest: nearest(id) })
+    });
+    Ok((named.collect::<Result<_, _>>()?, Vec::new()))
+}
+
+/// The id of the catalogue that differs in the fewest characters, if it is not too far.
+fn nearest(id: &str) -> Option<String> {
+    let catalog = catalog::catalog(Profile::Full);
+    let distances =
+        catalog.workloads.into_iter().map(|workload| (edit_distance(id, &workload.id), workload.id));
+    distances.min().filter(|(distance, _)| *distance <= id.len() / 2).map(|(_, id)| id)
+}
+
+/// Levenshtein's distance, in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_id_is_the_one_meant() {
+        assert_eq!(
+            nearest("matmul/i2s/2560x2560/b1/t1/hot").as_deref(),
+            Some("matmul/i2_s/2560x2560/b1/t1/hot")
+        );
+        assert_eq!(nearest("nonsense"), None);
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "abc"), 3);
+    }
+}

@@ -1,0 +1,211 @@
+//! How long it takes: the sides that agree, timed together, and compared once more afterwards.
+
+use super::{CampaignError, Cast, Findings, Phase, agree, skip};
+use crate::backends::Backend;
+use crate::measure::{self, Plan, Side};
+use crate::record::Series;
+use crate::workloads::{Inputs, Kind, Run, Temperature, Workload};
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+/// What is decided about timing before the first sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimingPlan {
+    /// Blocks per workload, at most.
+    pub blocks: u32,
+    /// Blocks per workload that even a slow one gets.
+    pub min_blocks: u32,
+    /// Adjacent samples of a side in a block.
+    pub samples_per_block: u32,
+    /// Untimed calls before each turn.
+    pub warmup_calls: u32,
+    /// Wall time per workload, in ns.
+    pub budget_ns: u64,
+}
+
+impl TimingPlan {
+    /// 24 blocks of 3 samples within 2 s; at least 8 blocks.
+    pub fn standard() -> Self {
+        Self { blocks: 24, min_blocks: 8, samples_per_block: 3, warmup_calls: 1, budget_ns: 2_000_000_000 }
+    }
+
+    /// The same with `factor` times as many blocks and as much time.
+    pub fn times(self, factor: u32) -> Self {
+        Self {
+            blocks: self.blocks.saturating_mul(factor),
+            min_blocks: self.min_blocks.saturating_mul(factor),
+            budget_ns: self.budget_ns.saturating_mul(u64::from(factor)),
+            ..self
+        }
+    }
+
+    fn plan(&self, seed: u64) -> Plan {
+        Plan {
+            blocks: self.blocks,
+            min_blocks: self.min_blocks,
+            samples_per_block: self.samples_per_block,
+            warmup_calls: self.warmup_calls,
+            budget_ns: self.budget_ns,
+            ..Plan::new(seed)
+        }
+    }
+
+    /// Whether it can give evidence.
+    pub fn check(&self) -> Result<(), CampaignError> {
+        Ok(self.plan(0).check()?)
+    }
+}
+
+/// Operations of one call above which plain loops are compared, not timed: they would take most of the time.
+const PLAIN_LOOP_OPS: u64 = 40_000_000;
+
+/// Whether a backend of that instruction set is timed on this workload.
+pub(super) fn affordable(workload: &Workload, isa: &str) -> bool {
+    let plain = isa == "scalar" || isa == "portable";
+    let cold = matches!(
+        workload.kind,
+        Kind::Matmul { temperature: Temperature::Cold, .. }
+            | Kind::Linear { temperature: Temperature::Cold, .. }
+    );
+    !plain || (workload.work.ops <= PLAIN_LOOP_OPS && !cold)
+}
+
+/// One workload, ready: the oracle's run, and everybody who agreed with it.
+pub(super) struct Ready<'a> {
+    pub workload: &'a Workload,
+    pub inputs: &'a Inputs<'a>,
+    pub oracle: Box<dyn Run + 'a>,
+    pub agreed: Vec<Contender<'a>>,
+}
+
+/// A backend and its prepared run.
+pub(super) struct Contender<'a> {
+    pub backend: &'a dyn Backend,
+    pub run: Box<dyn Run + 'a>,
+}
+
+/// Times everybody who agreed, the reference first among them, and publishes only what still agrees afterwards.
+pub(super) fn time(
+    plan: &TimingPlan,
+    cast: &Cast,
+    ready: Ready<'_>,
+    found: &mut Findings,
+    step: &mut dyn FnMut(f64, Phase) -> ControlFlow<String>,
+) -> Result<ControlFlow<String>, CampaignError> {
+    let Ready { workload, inputs, mut oracle, agreed } = ready;
+    let (mut contenders, refused) = admitted(agreed);
+    for (name, reason) in refused {
+        found.recording.skipped.push(skip(&format!("timing of {} on {name}", workload.id), &reason));
+    }
+    let reference = match cast.reference() {
+        Some(reference) => reference.name(),
+        None => cast.oracle().name(),
+    };
+    // The oracle is timed like anybody else where its loops are affordable; its buffer stays the expectation.
+    let oracle_timed = affordable(workload, cast.oracle().isa());
+    let at = contenders.iter().position(|contender| contender.backend.name() == reference);
+    match at {
+        Some(index) => contenders[..=index].rotate_right(1),
+        None if reference == cast.oracle().name() && oracle_timed => {}
+        None => {
+            let reason =
+                format!("the reference {reference} has no result that agrees here to be timed against");
+            found.recording.skipped.push(skip(&format!("timing of {}", workload.id), &reason));
+            return Ok(ControlFlow::Continue(()));
+        }
+    }
+    let mut names: Vec<&str> = contenders.iter().map(|contender| contender.backend.name()).collect();
+    let mut runs: Vec<(&dyn Backend, &mut dyn Run)> = contenders
+        .iter_mut()
+        .map(|contender| (contender.backend, contender.run.as_mut() as &mut dyn Run))
+        .collect();
+    if oracle_timed {
+        let place = if at.is_some() { names.len() } else { 0 };
+        names.insert(place, cast.oracle().name());
+        runs.insert(place, (cast.oracle(), oracle.as_mut()));
+    }
+    if runs.len() < 2 {
+        let reason = "only one side is left to time, and a comparison needs two";
+        found.recording.skipped.push(skip(&format!("timing of {}", workload.id), reason));
+        return Ok(ControlFlow::Continue(()));
+    }
+    let (group, failures) = measured(&plan.plan(found.recording.plan.seed), runs, step)?;
+    // Once more on the very buffers that were timed: a kernel that decays is as wrong as one that never worked.
+    for contender in &contenders {
+        let name = contender.backend.name();
+        let mut row = agree::compare(workload, inputs, name, oracle.as_ref(), contender.run.as_ref());
+        let failure = failures.iter().find(|(backend, _)| backend == name).map(|(_, why)| why.clone());
+        if row.holds() && failure.is_none() {
+            continue;
+        }
+        row.extra.insert("when".into(), "after timing".into());
+        row.cause = failure.or(row.cause);
+        row.exact = false;
+        row.mismatches = row.mismatches.max(1);
+        found
+            .recording
+            .agreements
+            .retain(|old| (&old.workload, &old.backend) != (&row.workload, &row.backend));
+        found.recording.agreements.push(row);
+        names.iter_mut().filter(|timed| **timed == name).for_each(|timed| *timed = "");
+    }
+    let publishable = !names[0].is_empty();
+    for (side, name) in names.iter().enumerate().filter(|(_, name)| publishable && !name.is_empty()) {
+        let series = Series::from_group(&group, side as u32, 0, &workload.id, name, reference);
+        found.recording.series.extend(series);
+    }
+    found.samples.extend(group.samples);
+    Ok(group.incomplete.map_or(ControlFlow::Continue(()), ControlFlow::Break))
+}
+
+/// Those whose build may be timed, and those refused with the reason.
+fn admitted(agreed: Vec<Contender<'_>>) -> (Vec<Contender<'_>>, Vec<(String, String)>) {
+    let mut refused = Vec::new();
+    let admitted = agreed
+        .into_iter()
+        .filter(|contender| {
+            let level = contender.backend.build_info().optimisation;
+            match measure::refuse_unoptimised(contender.backend.name(), &level) {
+                Ok(()) => true,
+                Err(why) => {
+                    refused.push((contender.backend.name().to_owned(), why.to_string()));
+                    false
+                }
+            }
+        })
+        .collect();
+    (admitted, refused)
+}
+
+/// Runs the blocks. A side that errs while timed is named with its error; its samples are then not published.
+fn measured(
+    plan: &Plan,
+    runs: Vec<(&dyn Backend, &mut dyn Run)>,
+    step: &mut dyn FnMut(f64, Phase) -> ControlFlow<String>,
+) -> Result<(measure::GroupSamples, Vec<(String, String)>), CampaignError> {
+    let failures = RefCell::new(Vec::new());
+    let mut calls: Vec<_> = runs
+        .into_iter()
+        .map(|(backend, run)| {
+            let failures = &failures;
+            let mut failed = false;
+            let call = move || {
+                if let Err(error) = run.run()
+                    && !std::mem::replace(&mut failed, true)
+                {
+                    failures.borrow_mut().push((backend.name().to_owned(), error.to_string()));
+                }
+            };
+            (call, move || backend.quiesce())
+        })
+        .collect();
+    let mut sides: Vec<Side<'_>> =
+        calls.iter_mut().map(|(run, quiesce)| Side { run, quiesce: Some(quiesce) }).collect();
+    let mut observer = |progress: measure::Progress| {
+        step(f64::from(progress.blocks_done) / f64::from(progress.blocks.max(1)), Phase::Timing)
+    };
+    let group = measure::measure_group(plan, &mut sides, &mut observer)?;
+    drop(sides);
+    drop(calls);
+    Ok((group, failures.into_inner()))
+}

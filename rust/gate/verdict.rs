@@ -1,0 +1,203 @@
+//! The verdict document, schema `bitnet-perfgate/verdict/1`.
+
+use crate::record::{Accuracy, AgreementRow, Skipped};
+use serde::{Deserialize, Serialize};
+
+/// The schema this version writes.
+pub const SCHEMA: &str = "bitnet-perfgate/verdict/1";
+
+/// What a rule, a comparison or the whole answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// There is evidence that it holds.
+    Pass,
+    /// There is not enough evidence.
+    Neutral,
+    /// There is evidence that it is broken.
+    Fail,
+}
+
+impl Answer {
+    /// The exit code of a command that ends with this answer.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Fail => 1,
+            Self::Neutral => 3,
+        }
+    }
+
+    /// `pass`, `neutral`, `fail`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Neutral => "neutral",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// How sure a comparison's answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Certainty {
+    /// The interval lies on one side of the margin.
+    Confirmed,
+    /// Slower for sure, and the best estimate lies beyond the margin.
+    Likely,
+    /// The interval holds the margin.
+    Inconclusive,
+}
+
+/// Size of a slow-down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Below the first edge; faster included.
+    Acceptable,
+    /// From the first edge.
+    Minor,
+    /// From the second edge.
+    Major,
+    /// From the third edge.
+    Critical,
+}
+
+/// Severity of the best estimate and of the bound that is surely reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeverityRange {
+    /// Of the estimate.
+    pub most_likely: Severity,
+    /// Of the lower bound.
+    pub at_least: Severity,
+}
+
+/// One subject against one other side on one workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Workload id.
+    pub workload: String,
+    /// The subject.
+    pub subject: String,
+    /// Against whom: `reference`.
+    pub against: String,
+    /// The other side's backend.
+    pub other: String,
+    /// Whether the verdict depends on it.
+    pub required: bool,
+    /// Answer by the C++ rule of its category; `None` where no rule applies.
+    pub verdict: Option<Answer>,
+    /// Time of the subject over time of the other side; `None` without a usable block.
+    pub ratio: Option<f64>,
+    /// Bounds of the ratio, each wrong with probability at most alpha; `None` with too few blocks.
+    pub interval: Option<[f64; 2]>,
+    /// How sure.
+    pub certainty: Certainty,
+    /// How much slower, if slower.
+    pub severity: Option<SeverityRange>,
+    /// Smallest detectable effect; comes with the full regression statistics.
+    pub mde: Option<f64>,
+    /// Median over blocks of the fastest call of the subject, in ns.
+    pub subject_ns: Option<f64>,
+    /// The same of the other side.
+    pub other_ns: Option<f64>,
+    /// Blocks both sides have.
+    pub n_blocks: usize,
+    /// Processes they come from.
+    pub n_launches: usize,
+    /// 1: the first measurement.
+    pub stage: u8,
+    /// Why this answer.
+    pub reason: String,
+}
+
+/// One rule and what the evidence says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleAnswer {
+    /// `agreement`, `accuracy`, `reference-speed`, `simd-ahead-of-scalar`, `completeness`.
+    pub name: String,
+    /// The answer; `None` where the rule does not apply, with the reason.
+    pub verdict: Option<Answer>,
+    /// Why.
+    pub reason: String,
+}
+
+/// All agreements in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgreementSummary {
+    /// Workload and backend pairs compared with the oracle.
+    pub n: usize,
+    /// Of these, equal to the bit.
+    pub exact: usize,
+    /// Those that are not what their contract demands.
+    pub failures: Vec<AgreementRow>,
+}
+
+/// A condition on the evidence itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Its name.
+    pub name: String,
+    /// Whether it is met.
+    pub ok: bool,
+    /// What was found.
+    pub reason: String,
+}
+
+/// Who should look next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `retry`.
+    pub next: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Where the policy came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySource {
+    /// A file, or `defaults`.
+    pub source: String,
+    /// SHA-256 of its canonical JSON, 16 hex digits.
+    pub hash: String,
+}
+
+/// Everything that was concluded from one recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The answer.
+    pub verdict: Answer,
+    /// One sentence for a person.
+    pub summary: String,
+    /// `method: ...; result: ...; reason: ...`.
+    pub evidence: String,
+    /// Backends and categories the verdict depends on.
+    pub required: Vec<String>,
+    /// What was not done, and why.
+    pub skipped: Vec<Skipped>,
+    /// Speeds.
+    pub comparisons: Vec<Comparison>,
+    /// Rules.
+    pub rules: Vec<RuleAnswer>,
+    /// Agreements.
+    pub agreement: AgreementSummary,
+    /// Accuracy rows of the recording.
+    pub accuracy: Vec<Accuracy>,
+    /// Conditions on the evidence.
+    pub validation: Vec<Validation>,
+    /// Who should look next.
+    pub route: Route,
+    /// What might help; nothing is applied.
+    pub suggestions: Vec<String>,
+    /// Commands that were run.
+    pub commands: Vec<String>,
+    /// The recording, by file name.
+    pub recording: Option<String>,
+    /// The baseline; `None`: no regression was judged.
+    pub baseline: Option<String>,
+    /// The policy.
+    pub policy: PolicySource,
+}

@@ -1,0 +1,391 @@
+//! Who may ask: the extension module `bitnet_perfgate._core`. It converts and decides nothing.
+//!
+//! Documents cross as JSON text: the same bytes that are written to files. Long work releases the GIL, asks for
+//! signals between steps, and keeps what was measured when it is interrupted. No panic crosses: it becomes a
+//! `RuntimeError` that asks for a report.
+
+mod documents;
+
+use crate::backends::{self, Backend};
+use crate::bitnet::model::config::ModelConfig;
+use crate::bitnet::model::gguf::NewFile;
+use crate::bitnet::model::weights::{ModelFormat, write_model_to};
+use crate::campaign::{self, Cast, Request, Step, TimingPlan};
+use crate::record::{read_recording, write_recording};
+use crate::session;
+use crate::workloads::catalog::Profile;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use serde::Deserialize;
+use std::fmt::Display;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+create_exception!(
+    bitnet_perfgate,
+    InputError,
+    PyValueError,
+    "An argument, a file's content or a combination of options cannot be used; the message says what was expected."
+);
+create_exception!(
+    bitnet_perfgate,
+    FileError,
+    PyOSError,
+    "A file cannot be opened, read or written; the message names it."
+);
+
+/// The reason a campaign is stopped with when a signal arrives.
+const INTERRUPTED: &str = "interrupted";
+
+/// Options of a run, as the Python side sends them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RunOptions {
+    profile: String,
+    seed: u64,
+    categories: Vec<String>,
+    workloads: Vec<String>,
+    backends: Vec<String>,
+    plugins: Vec<PathBuf>,
+    model: Option<PathBuf>,
+    skip_cpp: bool,
+    timing: bool,
+    iterations: u32,
+    warmup: u32,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            profile: "quick".into(),
+            seed: 42,
+            categories: Vec::new(),
+            workloads: Vec::new(),
+            backends: Vec::new(),
+            plugins: Vec::new(),
+            model: None,
+            skip_cpp: false,
+            timing: true,
+            iterations: 1,
+            warmup: 1,
+        }
+    }
+}
+
+impl RunOptions {
+    fn parse(options: &str) -> PyResult<Self> {
+        serde_json::from_str(options).map_err(|why| input_error(format!("options: {why}")))
+    }
+
+    fn request(&self) -> PyResult<Request> {
+        let profile = Profile::by_name(&self.profile).ok_or_else(|| {
+            input_error(format!("no profile is called {:?}; known: quick, full", self.profile))
+        })?;
+        if self.iterations == 0 {
+            return Err(input_error("iterations is 0, expected at least 1"));
+        }
+        let plan = TimingPlan { warmup_calls: self.warmup, ..TimingPlan::standard().times(self.iterations) };
+        plan.check().map_err(input_error)?;
+        if self.model.is_some() && !self.workloads.is_empty() {
+            let why = "a model file brings its own workloads: name either the model or workload ids";
+            return Err(input_error(why));
+        }
+        Ok(Request {
+            profile,
+            seed: self.seed,
+            categories: self.categories.clone(),
+            workloads: self.workloads.clone(),
+            model: self.model.clone(),
+            timing: self.timing.then_some(plan),
+        })
+    }
+
+    fn cast(&self) -> PyResult<Cast> {
+        let mut chosen = if self.backends.is_empty() {
+            backends::all()
+        } else {
+            self.backends
+                .iter()
+                .map(|name| backends::by_name(name))
+                .collect::<Result<_, _>>()
+                .map_err(input_error)?
+        };
+        chosen.extend(load_plugins(&self.plugins)?);
+        let cast = Cast::new(chosen);
+        Ok(if self.skip_cpp { cast.without_cpp() } else { cast })
+    }
+}
+
+#[cfg(feature = "ffi")]
+fn load_plugins(paths: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
+    let mut loaded: Vec<Arc<dyn Backend>> = Vec::new();
+    for path in paths {
+        for backend in backends::plugin::load(path).map_err(input_error)? {
+            if loaded.iter().any(|other| other.name() == backend.name()) {
+                return Err(input_error(format!(
+                    "{}: a plugin called {} is already loaded",
+                    path.display(),
+                    backend.name()
+                )));
+            }
+            loaded.push(Arc::new(backend));
+        }
+    }
+    Ok(loaded)
+}
+
+#[cfg(not(feature = "ffi"))]
+fn load_plugins(paths: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
+    match paths.first() {
+        None => Ok(Vec::new()),
+        Some(path) => Err(input_error(format!(
+            "{}: this build lacks the cargo feature ffi: no plugins",
+            path.display()
+        ))),
+    }
+}
+
+fn input_error(why: impl Display) -> PyErr {
+    InputError::new_err(why.to_string())
+}
+
+fn file_error(why: impl Display) -> PyErr {
+    FileError::new_err(why.to_string())
+}
+
+/// An error chain that ends in the operating system is about a file, any other about its content.
+fn typed_error(why: &(dyn std::error::Error + 'static)) -> PyErr {
+    let mut source = Some(why);
+    while let Some(error) = source {
+        if error.is::<std::io::Error>() {
+            return file_error(why);
+        }
+        source = error.source();
+    }
+    input_error(why)
+}
+
+/// Runs `work` without the GIL; a panic becomes an exception.
+fn guarded<T: Send>(py: Python<'_>, work: impl FnOnce() -> PyResult<T> + Send) -> PyResult<T> {
+    py.detach(|| catch_unwind(AssertUnwindSafe(work))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text =
+            text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        Err(PyRuntimeError::new_err(format!("internal error, please report it: {text}")))
+    })
+}
+
+fn json(document: &impl serde::Serialize) -> PyResult<String> {
+    serde_json::to_string(document).map_err(|why| PyRuntimeError::new_err(format!("internal error: {why}")))
+}
+
+/// Asks Python for pending signals and tells `progress`; breaks when either wants to stop.
+/// An exception of `progress` other than KeyboardInterrupt is kept in `failure`.
+fn tell(
+    progress: Option<&Py<PyAny>>,
+    arguments: (usize, usize, f64, &str, &str),
+    failure: &mut Option<PyErr>,
+) -> ControlFlow<String> {
+    Python::attach(|py| {
+        let told = py
+            .check_signals()
+            .and_then(|()| progress.map_or(Ok(()), |call| call.call1(py, arguments).map(drop)));
+        match told {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                if !error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
+                    *failure = Some(error);
+                }
+                ControlFlow::Break(INTERRUPTED.to_owned())
+            }
+        }
+    })
+}
+
+/// What [`run`] would do, as a recording (JSON text) that holds the plan and nothing measured. `options` as there.
+#[pyfunction]
+fn plan(py: Python<'_>, options: &str) -> PyResult<String> {
+    let options = RunOptions::parse(options)?;
+    let (request, cast) = (options.request()?, options.cast()?);
+    guarded(py, move || json(&campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?))
+}
+
+/// Measures and judges. `options` is a JSON object; `progress(done, total, fraction, what, phase)` is called between
+/// steps. Returns the recording and the verdict as JSON text; an interrupted run returns what it has, with
+/// `incomplete: "interrupted"`.
+#[pyfunction]
+#[pyo3(signature = (options, progress=None))]
+fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(String, String)> {
+    let options = RunOptions::parse(options)?;
+    let (request, cast) = (options.request()?, options.cast()?);
+    guarded(py, move || {
+        let mut failure = None;
+        // Kept: a wish to stop that comes with a workload's last block ends the campaign at the next step.
+        let mut flow = ControlFlow::Continue(());
+        let mut watcher = |step: &Step<'_>| {
+            if flow.is_continue() {
+                let arguments = (step.done, step.total, step.fraction, step.what, step.phase.name());
+                flow = tell(progress.as_ref(), arguments, &mut failure);
+            }
+            flow.clone()
+        };
+        let outcome = session::run(&request, &cast, &mut watcher).map_err(|why| typed_error(&why))?;
+        match failure {
+            Some(error) => Err(error),
+            None => Ok((json(&outcome.recording)?, json(&outcome.verdict)?)),
+        }
+    })
+}
+
+/// Judges a recording again. `recording` is JSON text. Returns the verdict as JSON text.
+#[pyfunction]
+fn judge(py: Python<'_>, recording: &str) -> PyResult<String> {
+    guarded(py, || {
+        let recording = crate::record::parse_recording(Path::new("recording"), recording.as_bytes())
+            .map_err(|why| typed_error(&why))?;
+        json(&crate::gate::judge(&recording, &crate::gate::Policy::default(), "defaults"))
+    })
+}
+
+/// The speed table of a recording and its verdict (JSON texts): a list of rows as JSON text.
+#[pyfunction]
+fn speed_table(py: Python<'_>, recording: &str, verdict: &str) -> PyResult<String> {
+    guarded(py, || {
+        let recording = crate::record::parse_recording(Path::new("recording"), recording.as_bytes())
+            .map_err(|why| typed_error(&why))?;
+        let verdict: crate::gate::Verdict =
+            serde_json::from_str(verdict).map_err(|why| input_error(format!("verdict: {why}")))?;
+        json(&crate::report::table::rows(&recording, &verdict))
+    })
+}
+
+/// Writes a recording (JSON text) to `path`, whole or not at all.
+#[pyfunction]
+fn save_recording(py: Python<'_>, path: PathBuf, recording: &str) -> PyResult<()> {
+    guarded(py, || {
+        let recording =
+            crate::record::parse_recording(&path, recording.as_bytes()).map_err(|why| typed_error(&why))?;
+        write_recording(&path, &recording).map_err(|why| typed_error(&why))
+    })
+}
+
+/// Reads and checks the recording at `path`. Returns it as JSON text.
+#[pyfunction]
+fn load_recording(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    guarded(py, || json(&read_recording(&path).map_err(|why| typed_error(&why))?))
+}
+
+/// What is available here and why not, as JSON text. `plugins` are loaded too.
+#[pyfunction]
+#[pyo3(signature = (plugins=Vec::new()))]
+fn doctor(py: Python<'_>, plugins: Vec<PathBuf>) -> PyResult<String> {
+    guarded(py, || {
+        let mut known = backends::all();
+        known.extend(load_plugins(&plugins)?);
+        json(&documents::doctor(&known))
+    })
+}
+
+/// Workloads of a profile, and what its formats cannot hold, as JSON text.
+#[pyfunction]
+fn workloads(py: Python<'_>, profile: &str) -> PyResult<String> {
+    guarded(py, || {
+        let profile = Profile::by_name(profile)
+            .ok_or_else(|| input_error(format!("no profile is called {profile:?}; known: quick, full")))?;
+        json(&documents::workloads(profile))
+    })
+}
+
+/// Which layout the ternary tensors of a GGUF file, or the bytes of a raw file of `shape` (rows, cols), are
+/// consistent with, as JSON text. `tensor` limits a GGUF file to one tensor.
+#[pyfunction]
+#[pyo3(signature = (path, tensor=None, shape=None))]
+fn identify(
+    py: Python<'_>,
+    path: PathBuf,
+    tensor: Option<String>,
+    shape: Option<(usize, usize)>,
+) -> PyResult<String> {
+    guarded(py, || json(&documents::identify(&path, tensor.as_deref(), shape)?))
+}
+
+/// A file whose writing ends when Python has a signal to deliver.
+struct Stoppable<'f> {
+    file: &'f mut NewFile,
+    stopped: Option<PyErr>,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Err(signal) = Python::attach(|py| py.check_signals()) {
+            self.stopped = Some(signal);
+            return Err(std::io::Error::other(INTERRUPTED));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Writes a synthetic model. `progress(bytes_done, bytes_total)` is called as it grows. Returns what was written, as
+/// JSON text. An interruption raises KeyboardInterrupt and leaves no file.
+#[pyfunction]
+#[pyo3(signature = (path, preset, format, seed, progress=None))]
+fn make_model(
+    py: Python<'_>,
+    path: PathBuf,
+    preset: &str,
+    format: &str,
+    seed: u64,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
+    let config = ModelConfig::preset(preset).ok_or_else(|| {
+        input_error(format!("no preset is called {preset:?}; known: {}", ModelConfig::PRESETS.join(", ")))
+    })?;
+    let format = ModelFormat::by_name(format).ok_or_else(|| {
+        let known = ModelFormat::ALL.map(ModelFormat::name).join(", ");
+        input_error(format!("no model format is called {format:?}; known: {known}"))
+    })?;
+    guarded(py, move || {
+        let mut tell = |done: u64, total: u64| {
+            if let Some(call) = &progress {
+                // An exception of the display must not cost the model.
+                let _ = Python::attach(|py| call.call1(py, (done, total)));
+            }
+        };
+        let mut file = NewFile::create(&path).map_err(|why| typed_error(&why))?;
+        let mut stoppable = Stoppable { file: &mut file, stopped: None };
+        let result = write_model_to(&config, format, seed, &mut stoppable, &mut tell);
+        if let Some(interruption) = stoppable.stopped {
+            return Err(interruption);
+        }
+        let written = result.map_err(|why| typed_error(&why))?;
+        file.commit().map_err(|why| typed_error(&why))?;
+        json(&documents::written(&path, &config, format, seed, &written))
+    })
+}
+
+/// The module.
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("InputError", module.py().get_type::<InputError>())?;
+    module.add("FileError", module.py().get_type::<FileError>())?;
+    module.add_function(wrap_pyfunction!(plan, module)?)?;
+    module.add_function(wrap_pyfunction!(run, module)?)?;
+    module.add_function(wrap_pyfunction!(judge, module)?)?;
+    module.add_function(wrap_pyfunction!(speed_table, module)?)?;
+    module.add_function(wrap_pyfunction!(save_recording, module)?)?;
+    module.add_function(wrap_pyfunction!(load_recording, module)?)?;
+    module.add_function(wrap_pyfunction!(doctor, module)?)?;
+    module.add_function(wrap_pyfunction!(workloads, module)?)?;
+    module.add_function(wrap_pyfunction!(identify, module)?)?;
+    module.add_function(wrap_pyfunction!(make_model, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Inputs of a workload: drawn from the seed and the workload's id, or a tensor of a real file.
+
+use super::{COLD_BYTES, Kind, Temperature, Workload};
+use crate::bitnet::formats::{self, FormatError, Layout, Weights};
+use crate::bitnet::quant::absmax;
+use crate::rng::Rng;
+use std::borrow::Cow;
+
+/// Everything a workload reads, made once and shared by every backend.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    layout: Option<Layout>,
+    /// Packed weights; several identical copies where the workload is cold.
+    copies: Vec<Cow<'a, [u8]>>,
+    /// Float weights `[rows, cols]` (quantise) or activations `[batch, cols]` (activation, linear).
+    pub(super) floats: Vec<f32>,
+    /// int8 activations `[batch, cols]` (matmul), quantised once by the oracle's rule.
+    pub(super) codes: Vec<i8>,
+}
+
+impl Workload {
+    /// Inputs drawn from `seed`: ternary weights with P(0) = 1/3, standard normal floats.
+    pub fn inputs(&self, seed: u64) -> Result<Inputs<'static>, FormatError> {
+        let mut rng = Rng::for_part(seed, &self.id);
+        let bytes = match (self.kind, self.kind.layout()) {
+            (Kind::Quantize { .. }, _) | (_, None) => None,
+            (_, Some(layout)) => Some(random_weights(&layout, &mut rng)?),
+        };
+        Ok(self.inputs_over(bytes.map(Cow::Owned), &mut rng))
+    }
+
+    /// Inputs over the weights of a file, activations drawn from `seed`. The layout must be the workload's.
+    pub fn inputs_of_tensor<'a>(&self, weights: &Weights<'a>, seed: u64) -> Inputs<'a> {
+        let mut rng = Rng::for_part(seed, &self.id);
+        self.inputs_over(Some(Cow::Borrowed(weights.bytes())), &mut rng)
+    }
+
+    fn inputs_over<'a>(&self, bytes: Option<Cow<'a, [u8]>>, rng: &mut Rng) -> Inputs<'a> {
+        let layout = self.kind.layout();
+        let mut normals = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
+        let (mut floats, mut codes) = (Vec::new(), Vec::new());
+        match self.kind {
+            Kind::Quantize { layout, .. } => floats = normals(layout.n_weights()),
+            Kind::Dequantize { .. } => {}
+            Kind::Activation { cols, rows } => floats = normals(cols * rows),
+            Kind::Linear { layout, batch, .. } => floats = normals(layout.cols() * batch),
+            Kind::Matmul { .. } | Kind::Overhead => {
+                let cols = layout.expect("products have weights").cols();
+                codes = vec![0; cols * self.kind.batch()];
+                for row in codes.chunks_exact_mut(cols) {
+                    absmax::quantize_row(&normals(cols), row).expect("normal deviates are finite");
+                }
+            }
+        }
+        let copies = bytes.map_or(Vec::new(), |bytes| vec![bytes; self.n_copies()]);
+        Inputs { layout, copies, floats, codes }
+    }
+
+    /// How many copies of the weights the workload rotates over.
+    fn n_copies(&self) -> usize {
+        match self.kind {
+            Kind::Matmul { layout, temperature: Temperature::Cold, .. }
+            | Kind::Linear { layout, temperature: Temperature::Cold, .. } => {
+                COLD_BYTES.div_ceil(layout.packed_bytes())
+            }
+            _ => 1,
+        }
+    }
+}
+
+impl<'a> Inputs<'a> {
+    /// The packed weights, one entry for each copy.
+    pub fn weights(&self) -> Vec<Weights<'_>> {
+        let layout = |_: &Cow<'a, [u8]>| self.layout.expect("packed weights have a layout");
+        let of = |bytes| {
+            Weights::new(layout(bytes), bytes).expect("packed by this crate or checked by the reader")
+        };
+        self.copies.iter().map(of).collect()
+    }
+
+    /// The same inputs with one copy of the weights: for a backend that is compared but not timed.
+    pub fn one_copy(&self) -> Inputs<'_> {
+        let first = self.copies.first().map(|bytes| Cow::Borrowed(bytes.as_ref()));
+        Inputs {
+            layout: self.layout,
+            copies: first.into_iter().collect(),
+            floats: self.floats.clone(),
+            codes: self.codes.clone(),
+        }
+    }
+
+    /// int8 activations `[batch, cols]`; empty where the workload has none.
+    pub fn activation_codes(&self) -> &[i8] {
+        &self.codes
+    }
+
+    /// Float weights or activations; empty where the workload has none.
+    pub fn floats(&self) -> &[f32] {
+        &self.floats
+    }
+}
+
+fn random_weights(layout: &Layout, rng: &mut Rng) -> Result<Vec<u8>, FormatError> {
+    let codes: Vec<i8> = (0..layout.n_weights()).map(|_| rng.ternary()).collect();
+    let mut bytes = vec![0; layout.packed_bytes()];
+    // A scale of the size real layers have; not a power of two, so that a lost rounding shows.
+    formats::pack(layout, &codes, 0.037_f32, &mut bytes)?;
+    Ok(bytes)
+}

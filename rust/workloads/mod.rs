@@ -1,0 +1,239 @@
+//! What we ask: one [`Workload`] is an identified piece of work with its inputs, its preparation, its parity
+//! contract and the work it counts. The same object serves parity, timing and benches.
+//!
+//! A workload moves in one direction: [`Workload::inputs`] draws everything from a seed (or takes a tensor of
+//! a real file), [`Workload::prepare`] makes one backend ready, [`Run::run`] is what is timed, and
+//! [`Run::outputs`] is what is compared. Anything derived from activations is inside `run`.
+
+pub mod catalog;
+pub mod explain;
+mod inputs;
+mod prepare;
+
+use crate::backends::WeightRule;
+use crate::bitnet::formats::{Layout, WeightFormat};
+use crate::parity::Contract;
+pub use inputs::Inputs;
+pub use prepare::{Output, Run};
+
+/// What area of the product a workload measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Category {
+    /// Weights and activations to codes and back.
+    Quantization,
+    /// Matrix products.
+    Kernels,
+}
+
+impl Category {
+    /// The name in recordings: `quantization`, `kernels`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quantization => "quantization",
+            Self::Kernels => "kernels",
+        }
+    }
+}
+
+/// Whether a slow-down of this workload is core or secondary to the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Products: what inference is made of.
+    Core,
+    /// Quantisation, dequantisation, call overhead.
+    Secondary,
+}
+
+impl Class {
+    /// The name in recordings: `core`, `secondary`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Secondary => "secondary",
+        }
+    }
+}
+
+/// Whether weights stay in cache between runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temperature {
+    /// The same matrix again.
+    Hot,
+    /// Rotating over copies that together exceed [`COLD_BYTES`], so that each run reads from memory.
+    Cold,
+}
+
+impl Temperature {
+    /// The last part of a workload id: `hot`, `cold`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Cold => "cold",
+        }
+    }
+}
+
+/// Bytes of weights a cold workload rotates over: beyond any cache of the machines this is used on.
+pub const COLD_BYTES: usize = 300_000_000;
+
+/// Work done by one run, for rates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Ternary weights touched; for activations, the values quantised.
+    pub weights: u64,
+    /// Bytes of packed codes read or written; for activations, the float bytes read.
+    pub bytes: u64,
+    /// Operations: 2 for each weight and activation row of a product, 0 where only bytes matter.
+    pub ops: u64,
+}
+
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Float weights to packed bytes by the given rule.
+    Quantize {
+        /// Target.
+        layout: Layout,
+        /// Rule.
+        rule: WeightRule,
+    },
+    /// Packed bytes to floats.
+    Dequantize {
+        /// Source.
+        layout: Layout,
+    },
+    /// Float activations to int8 codes, scales and sums.
+    Activation {
+        /// Values in a row.
+        cols: usize,
+        /// Rows.
+        rows: usize,
+    },
+    /// Integer products of int8 activations.
+    Matmul {
+        /// Weights.
+        layout: Layout,
+        /// Activation rows.
+        batch: usize,
+        /// Threads.
+        threads: usize,
+        /// Cache state.
+        temperature: Temperature,
+    },
+    /// The whole linear layer of float activations.
+    Linear {
+        /// Weights.
+        layout: Layout,
+        /// Activation rows.
+        batch: usize,
+        /// Threads.
+        threads: usize,
+        /// Cache state.
+        temperature: Temperature,
+    },
+    /// The smallest product there is: what a call costs.
+    Overhead,
+}
+
+/// One identified piece of work. Its id is a permanent name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// `matmul/i2_s/6912x2560/b1/t1/hot`, ...
+    pub id: String,
+    /// Area.
+    pub category: Category,
+    /// Class of severity.
+    pub class: Class,
+    /// What one run counts.
+    pub work: Work,
+    /// What is computed.
+    pub kind: Kind,
+    /// How results must agree. Everything here is integers or a stated float formula: exact.
+    pub contract: Contract,
+}
+
+impl Workload {
+    /// The workload that computes `kind`, named by the permanent grammar.
+    pub fn new(kind: Kind) -> Self {
+        let (category, class) = match kind {
+            Kind::Quantize { .. } | Kind::Dequantize { .. } | Kind::Activation { .. } => {
+                (Category::Quantization, Class::Secondary)
+            }
+            Kind::Matmul { .. } | Kind::Linear { .. } => (Category::Kernels, Class::Core),
+            Kind::Overhead => (Category::Kernels, Class::Secondary),
+        };
+        Self { id: kind.id(), category, class, work: kind.work(), kind, contract: Contract::Exact }
+    }
+
+    /// The same work on a tensor of a real file: `file:<hash>/<id>+tensor=<name>`.
+    pub fn of_tensor(kind: Kind, file_hash8: &str, tensor: &str) -> Self {
+        let workload = Self::new(kind);
+        Self { id: format!("file:{file_hash8}/{}+tensor={tensor}", workload.id), ..workload }
+    }
+}
+
+impl Kind {
+    /// The layout of its weights, if it has weights.
+    pub fn layout(&self) -> Option<Layout> {
+        match *self {
+            Self::Quantize { layout, .. }
+            | Self::Dequantize { layout }
+            | Self::Matmul { layout, .. }
+            | Self::Linear { layout, .. } => Some(layout),
+            Self::Overhead => Some(overhead_layout()),
+            Self::Activation { .. } => None,
+        }
+    }
+
+    /// Activation rows of one run.
+    pub fn batch(&self) -> usize {
+        match *self {
+            Self::Matmul { batch, .. } | Self::Linear { batch, .. } => batch,
+            Self::Activation { rows, .. } => rows,
+            Self::Overhead => 1,
+            Self::Quantize { .. } | Self::Dequantize { .. } => 0,
+        }
+    }
+
+    fn id(&self) -> String {
+        let shape = |layout: &Layout| format!("{}/{}x{}", layout.format(), layout.rows(), layout.cols());
+        let tail = |layout: &Layout, batch: usize, threads: usize, temperature: Temperature| {
+            format!("{}/b{batch}/t{threads}/{}", shape(layout), temperature.name())
+        };
+        match self {
+            Self::Quantize { layout, rule: WeightRule::AbsMean } => format!("quantize/{}", shape(layout)),
+            Self::Quantize { layout, rule: WeightRule::MaxAbs } => {
+                format!("quantize/{}+rule=maxabs", shape(layout))
+            }
+            Self::Dequantize { layout } => format!("dequantize/{}", shape(layout)),
+            Self::Activation { cols, rows } => format!("activation/int8/{cols}x{rows}"),
+            Self::Matmul { layout, batch, threads, temperature } => {
+                format!("matmul/{}", tail(layout, *batch, *threads, *temperature))
+            }
+            Self::Linear { layout, batch, threads, temperature } => {
+                format!("linear/{}", tail(layout, *batch, *threads, *temperature))
+            }
+            Self::Overhead => "overhead/call".to_string(),
+        }
+    }
+
+    fn work(&self) -> Work {
+        if let Self::Activation { cols, rows } = *self {
+            let values = (cols * rows) as u64;
+            return Work { weights: values, bytes: 4 * values, ops: 0 };
+        }
+        let layout = self.layout().expect("every other kind has weights");
+        let weights = layout.n_weights() as u64;
+        Work { weights, bytes: layout.code_bytes() as u64, ops: 2 * weights * self.batch() as u64 }
+    }
+}
+
+/// The matrix of the overhead workload: one row of one block.
+fn overhead_layout() -> Layout {
+    Layout::i2s(1, 128).expect("one block is the smallest I2_S matrix")
+}
+
+/// Every format a file or catalogue may name, for tables.
+pub fn formats() -> [WeightFormat; 3] {
+    WeightFormat::ALL
+}

@@ -1,0 +1,5 @@
+//! The C contract from outside: plugins that are complete, older, broken or hostile, and the bindings themselves.
+#![cfg(feature = "ffi")]
+
+mod bindings;
+mod plugins;

@@ -1,0 +1,105 @@
+"""Model files: made, recognised, run over, and hostile ones refused."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+import bitnet_perfgate as gate
+from conftest import TINY_MODEL, Cli, assert_refused
+
+
+def test_the_golden_model_agrees_with_every_backend(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", "--model", TINY_MODEL, "--output", "r.json", "-v", COLUMNS="80")
+    recording = gate.load_recording(tmp_path / "r.json").recording
+    # The golden vectors of this file come from bitnet.cpp: agreement is not a matter of speed.
+    assert recording.agreements
+    assert all(row["exact"] for row in recording.agreements), done.stdout
+    tensors = {identifier.partition("+tensor=")[2] for identifier in recording.workload_ids}
+    assert tensors == {row["tensor"] for row in gate.identify(TINY_MODEL)["tensors"]}
+    digest = hashlib.sha256(TINY_MODEL.read_bytes()).hexdigest()[:8]
+    assert all(identifier.startswith(f"file:{digest}/") for identifier in recording.workload_ids)
+    assert done.returncode in (1, 3), done.stderr
+    assert "+tensor=blk.0.attn_q.weight" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_the_variable_names_the_default_model(cli: Cli) -> None:
+    done = cli("run", "--dry-run", "--format", "json", BITNET_GGUF=str(TINY_MODEL))
+    assert '"file:' in done.stdout
+    assert '"file:' not in cli("run", "--dry-run", "--format", "json", BITNET_GGUF="").stdout
+
+
+def test_identify_names_every_ternary_tensor(cli: Cli) -> None:
+    tensors = gate.identify(TINY_MODEL)["tensors"]
+    assert tensors
+    for tensor in tensors:
+        findings = {layout["layout"]: layout["finding"] for layout in tensor["layouts"]}
+        assert findings["i2_s"] == "consistent"
+        assert tensor["declared"] == "I2_S"
+    name = tensors[0]["tensor"]
+    assert [row["tensor"] for row in gate.identify(TINY_MODEL, tensor=name)["tensors"]] == [name]
+    done = cli("identify", TINY_MODEL)
+    assert done.returncode == 0
+    assert all(tensor["tensor"] in done.stdout for tensor in tensors)
+
+
+def test_raw_bytes_are_identified_by_their_shape(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "raw.bin").write_bytes(bytes([0b01_01_01_01]) * (256 * 128 // 4))
+    done = cli("identify", "raw.bin", "--shape", "128x256")
+    assert done.returncode == 0
+    assert "128x256" in done.stdout
+    assert_refused(cli("identify", "raw.bin", "--shape", "128"), "2560x6912")
+
+
+def test_a_made_model_is_reproducible_and_runs(cli: Cli, tmp_path: Path) -> None:
+    done = cli("model", "make", "a.gguf", "--preset", "tiny", "--format", "i2_s", "--seed", "7")
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "a.gguf").read_bytes()
+    assert hashlib.sha256(made).hexdigest() in done.stdout
+    again = gate.make_model(tmp_path / "b.gguf", "tiny", "i2_s", 7)
+    other = gate.make_model(tmp_path / "c.gguf", "tiny", "i2_s", 8)
+    assert again["sha256"] == hashlib.sha256(made).hexdigest() != other["sha256"]
+    result = gate.crossval(model=tmp_path / "a.gguf")
+    assert result.verdict["agreement"]["exact"] == result.verdict["agreement"]["n"] > 0
+
+
+def test_a_format_that_cannot_hold_the_model_is_refused(cli: Cli, tmp_path: Path) -> None:
+    assert_refused(
+        cli("model", "make", "x.gguf", "--preset", "3b", "--format", "i2_s"), "3200x8640", "K % 128"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_truncation_of_a_model_is_refused(tmp_path: Path) -> None:
+    whole = TINY_MODEL.read_bytes()
+    path = tmp_path / "cut.gguf"
+    for length in (*range(64), 1000, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(gate.InputError, match=r"cut\.gguf"):
+            gate.run(model=path)
+
+
+@pytest.mark.parametrize("command", [("run", "--model"), ("crossval", "--model"), ("identify",)])
+def test_hostile_files_are_one_line(cli: Cli, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("This is no model.\n" * 100)
+    (tmp_path / "half").write_bytes(TINY_MODEL.read_bytes()[:200_000])
+    (tmp_path / "folder").mkdir()
+    for name in ("empty", "text", "half", "folder", "missing"):
+        assert_refused(cli(*command, name), name)
+
+
+def test_a_name_that_is_no_text_is_one_line(cli: Cli) -> None:
+    assert_refused(cli("identify", Path(os.fsdecode(b"n\xffme\x1b[31m.gguf"))), "me")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_file_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "secret.gguf"
+    path.write_bytes(TINY_MODEL.read_bytes())
+    path.chmod(0)
+    assert_refused(cli("run", "--model", path), "secret.gguf", "ermission")
+    path.chmod(stat.S_IRUSR)
