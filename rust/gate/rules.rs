@@ -55,8 +55,7 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
         for row in rows {
             seen = true;
             let found = row.accuracy_percent;
-            // Written so that a NaN is below every floor.
-            if !(found >= *floor) {
+            if found.is_nan() || found < *floor {
                 let critical = if found >= policy.accuracy_critical_percent { "" } else { " (critical)" };
                 let reason = format!(
                     "{} reaches {found:.4} % on {format}, at least {floor} % is required{critical}",

@@ -84,7 +84,7 @@ impl Case<'_> {
     }
 
     fn int16_wrap(&self) -> Option<Cause> {
-        (self.cols % 128 == 0 && self.met_by(self.codes, wrapped_dot)).then(|| Cause {
+        (self.cols.is_multiple_of(128) && self.met_by(self.codes, wrapped_dot)).then(|| Cause {
             name: "int16-wrap",
             sentence:
                 "16-bit partial sums wrapped: the products are those of lanes that add 32 blocks in int16"

@@ -1,17 +1,17 @@
 //! The backends under test, and outputs fenced so that a stray write shows.
 
+use bitnet_perfgate::backends;
 use bitnet_perfgate::backends::rust_scalar::RustScalar;
 use bitnet_perfgate::backends::{Availability, Backend, Matmul};
 use bitnet_perfgate::bitnet::formats::{Layout, Weights};
+use std::sync::Arc;
 
 /// The backend whose word counts.
 pub const ORACLE: RustScalar = RustScalar;
 
-/// Every Rust backend that runs here, the oracle first. The others are named on stderr with their reasons.
-pub fn subjects() -> Vec<Box<dyn Backend>> {
-    let mut all: Vec<Box<dyn Backend>> = vec![Box::new(ORACLE)];
-    #[cfg(feature = "cpu")]
-    all.push(Box::new(bitnet_perfgate::backends::rust_simd::RustAvx2::new()));
+/// Every backend that runs here, the oracle first. The others are named on stderr with their reasons.
+pub fn subjects() -> Vec<Arc<dyn Backend>> {
+    let mut all = backends::all();
     all.retain(|backend| match backend.availability() {
         Availability::Ready => true,
         Availability::Unavailable(why) => {
@@ -19,6 +19,7 @@ pub fn subjects() -> Vec<Box<dyn Backend>> {
             false
         }
     });
+    assert!(all.iter().any(|backend| backend.name() == ORACLE.name()), "the oracle is always there");
     all
 }
 

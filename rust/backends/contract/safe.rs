@@ -7,7 +7,7 @@
 
 use super::supplier::Entry;
 use super::sys;
-use crate::backends::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule};
+use crate::backends::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule, checks};
 use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
 use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
@@ -208,8 +208,8 @@ impl Backend for ContractBackend {
         dst: &mut [u8],
     ) -> Result<f32, BackendError> {
         let function = self.offered(self.api.quantize_weights, "quantising weights")?;
-        expect_length("weights", layout.n_weights(), src.len())?;
-        expect_length("packed weights", layout.packed_bytes(), dst.len())?;
+        checks::length("src", src.len(), layout.n_weights())?;
+        checks::length("dst", dst.len(), layout.packed_bytes())?;
         let rule = match rule {
             WeightRule::AbsMean => sys::BNB_RULE_ABSMEAN,
             WeightRule::MaxAbs => sys::BNB_RULE_MAXABS,
@@ -233,7 +233,7 @@ impl Backend for ContractBackend {
 
     fn dequantize_weights(&self, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
         let function = self.offered(self.api.dequantize_weights, "dequantising weights")?;
-        expect_length("dequantised weights", weights.layout().n_weights(), dst.len())?;
+        checks::length("dst", dst.len(), weights.layout().n_weights())?;
         // SAFETY: as above; the weights' length was checked when `Weights` was made.
         let status = unsafe { function(&raw_weights(weights), dst.as_mut_ptr(), dst.len() as u64) };
         self.answer_weights(status, &format!("dequantising {}", weights.layout()), weights)
@@ -249,10 +249,7 @@ impl Backend for ContractBackend {
     ) -> Result<(), BackendError> {
         let function = self.offered(self.api.quantize_activations, "quantising activations")?;
         let rows = scale.len();
-        let elements = rows.checked_mul(cols).unwrap_or(usize::MAX);
-        expect_length("activations", elements, x.len())?;
-        expect_length("activation codes", elements, q.len())?;
-        expect_length("activation sums", rows, sum.len())?;
+        checks::activations(&self.name, cols, (x.len(), q.len(), scale.len(), sum.len()))?;
         // SAFETY: every pointer is valid for the count beside it for the whole call, and they do not overlap.
         let status = unsafe {
             function(
@@ -279,6 +276,11 @@ impl Backend for ContractBackend {
     ) -> Result<Box<dyn Matmul + 'a>, BackendError> {
         let function = self.offered(self.api.matmul_prepare, "matrix products")?;
         let doing = format!("products of {} with up to {n_max} rows on {threads} threads", weights.layout());
+        // Scratch for n_max rows that no address space holds is not asked for.
+        let scratch = weights.layout().cols().max(weights.layout().rows()).checked_mul(n_max);
+        if scratch.is_none_or(|n| n > isize::MAX as usize / size_of::<f32>()) {
+            return Err(BackendError::OutOfMemory { backend: self.name.clone() });
+        }
         let threads = u32::try_from(threads).map_err(|_| self.unsupported(&doing))?;
         let mut handle = ptr::null_mut();
         // SAFETY: the weight bytes outlive the handle, because `ContractMatmul` borrows them for 'a.
@@ -308,23 +310,10 @@ struct ContractMatmul<'a> {
     weights: PhantomData<&'a [u8]>,
 }
 
-impl ContractMatmul<'_> {
-    /// Rows of activations in a call, after checking both lengths.
-    fn rows_of(&self, input: usize, output: usize) -> Result<usize, BackendError> {
-        let n = input / self.layout.cols();
-        expect_length("activations", n * self.layout.cols(), input)?;
-        expect_length("products", n * self.layout.rows(), output)?;
-        if n > self.n_max {
-            return Err(BackendError::Length { what: "activation rows", expected: self.n_max, actual: n });
-        }
-        Ok(n)
-    }
-}
-
 impl Matmul for ContractMatmul<'_> {
     fn matmul_i8_i32(&mut self, q: &[i8], out: &mut [i32]) -> Result<(), BackendError> {
         let function = self.backend.offered(self.backend.api.matmul_i8_i32, "integer products")?;
-        let n = self.rows_of(q.len(), out.len())?;
+        let n = checks::batch(("q", q.len()), ("out", out.len()), &self.layout, self.n_max)?;
         // SAFETY: the handle is live and used by one thread (&mut); pointers are valid for their counts.
         let status = unsafe {
             function(self.handle, q.as_ptr(), q.len() as u64, n as u64, out.as_mut_ptr(), out.len() as u64)
@@ -334,7 +323,7 @@ impl Matmul for ContractMatmul<'_> {
 
     fn linear_f32_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError> {
         let function = self.backend.offered(self.backend.api.linear_f32_f32, "linear layers")?;
-        let n = self.rows_of(x.len(), y.len())?;
+        let n = checks::batch(("x", x.len()), ("y", y.len()), &self.layout, self.n_max)?;
         // SAFETY: as above.
         let status = unsafe {
             function(self.handle, x.as_ptr(), x.len() as u64, n as u64, y.as_mut_ptr(), y.len() as u64)
@@ -350,10 +339,6 @@ impl Drop for ContractMatmul<'_> {
             unsafe { function(self.handle) }
         }
     }
-}
-
-fn expect_length(what: &'static str, expected: usize, actual: usize) -> Result<(), BackendError> {
-    if expected == actual { Ok(()) } else { Err(BackendError::Length { what, expected, actual }) }
 }
 
 fn raw_layout(layout: &Layout) -> sys::bnb_layout {

@@ -1,0 +1,127 @@
+//! The catalogue's workloads on every backend, through the campaign that the command line runs.
+
+use super::support::subjects;
+use bitnet_perfgate::backends::{self, Backend, BackendError, BuildInfo, Matmul, WeightRule};
+use bitnet_perfgate::bitnet::formats::{Layout, Weights};
+use bitnet_perfgate::campaign::{self, Cast, Request};
+use bitnet_perfgate::gate::{self, Answer, Policy};
+use bitnet_perfgate::record::Recording;
+use bitnet_perfgate::workloads::catalog::{Profile, catalog};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+fn compared(workloads: &[&str], cast: &Cast) -> Recording {
+    let request = Request {
+        profile: Profile::Quick,
+        seed: 42,
+        categories: Vec::new(),
+        workloads: workloads.iter().map(|id| (*id).to_owned()).collect(),
+        model: None,
+        timing: None,
+    };
+    campaign::run(&request, cast, &mut |_| ControlFlow::Continue(())).expect("the catalogue runs")
+}
+
+/// Every pair is compared, every one to the bit, and nothing is left out.
+#[test]
+fn every_quick_workload_is_exact_on_every_backend() {
+    let recording = compared(&[], &Cast::new(backends::all()));
+    let others = subjects().len() - 1;
+    let pairs = catalog(Profile::Quick).workloads.len() * others;
+    let unequal: Vec<_> = recording.agreements.iter().filter(|row| !row.exact).collect();
+    assert!(unequal.is_empty(), "{unequal:#?}");
+    assert_eq!(recording.agreements.len(), pairs, "skipped: {:#?}", recording.skipped);
+    assert!(recording.agreements.iter().all(|row| row.compared > 0));
+    assert!(recording.series.is_empty(), "nothing was to be timed");
+    println!("{pairs} workload x backend pairs, all exact");
+}
+
+/// A backend that is right except where `spoil` makes it wrong.
+struct Spoiled<F> {
+    inner: backends::rust_scalar::RustScalar,
+    spoil: F,
+}
+
+impl<F: Fn(&mut [i32]) + Send + Sync> Backend for Spoiled<F> {
+    fn name(&self) -> &str {
+        "rust-spoiled"
+    }
+    fn isa(&self) -> &str {
+        "scalar"
+    }
+    fn build_info(&self) -> BuildInfo {
+        self.inner.build_info()
+    }
+    fn availability(&self) -> backends::Availability {
+        backends::Availability::Ready
+    }
+    fn quantize_weights(
+        &self,
+        l: &Layout,
+        r: WeightRule,
+        s: &[f32],
+        d: &mut [u8],
+    ) -> Result<f32, BackendError> {
+        self.inner.quantize_weights(l, r, s, d)
+    }
+    fn dequantize_weights(&self, w: &Weights<'_>, d: &mut [f32]) -> Result<(), BackendError> {
+        self.inner.dequantize_weights(w, d)
+    }
+    fn quantize_activations(
+        &self,
+        x: &[f32],
+        cols: usize,
+        q: &mut [i8],
+        scale: &mut [f32],
+        sum: &mut [i32],
+    ) -> Result<(), BackendError> {
+        self.inner.quantize_activations(x, cols, q, scale, sum)
+    }
+    fn prepare_matmul<'a>(
+        &'a self,
+        w: Weights<'a>,
+        n: usize,
+        t: usize,
+    ) -> Result<Box<dyn Matmul + 'a>, BackendError> {
+        Ok(Box::new(SpoiledMatmul { inner: self.inner.prepare_matmul(w, n, t)?, spoil: &self.spoil }))
+    }
+}
+
+struct SpoiledMatmul<'a, F> {
+    inner: Box<dyn Matmul + 'a>,
+    spoil: &'a F,
+}
+
+impl<F: Fn(&mut [i32])> Matmul for SpoiledMatmul<'_, F> {
+    fn matmul_i8_i32(&mut self, q: &[i8], out: &mut [i32]) -> Result<(), BackendError> {
+        self.inner.matmul_i8_i32(q, out)?;
+        (self.spoil)(out);
+        Ok(())
+    }
+    fn linear_f32_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError> {
+        self.inner.linear_f32_f32(x, y)
+    }
+}
+
+/// The harness must be able to see: wrong products are a failed agreement with the place and the named cause, and
+/// a verdict of fail that routes to the cross-validation specialist.
+#[test]
+fn wrong_products_are_seen_placed_and_named() {
+    let negate = |out: &mut [i32]| out.iter_mut().for_each(|x| *x = -*x);
+    let nudge = |out: &mut [i32]| out[17] += 1;
+    for (fault, spoil, cause, place) in
+        [("sign", negate as fn(&mut [i32]), "opposite sign", 0), ("one value", nudge, "", 17)]
+    {
+        let spoiled = Arc::new(Spoiled { inner: backends::rust_scalar::RustScalar, spoil });
+        let recording = compared(&["matmul/i2_s/640x2560/b1/t1/hot"], &Cast::new(vec![spoiled]));
+        assert_eq!(recording.agreements.len(), 1, "{fault}");
+        let row = &recording.agreements[0];
+        assert!(!row.holds() && !row.exact, "{fault}");
+        assert!(row.cause.as_deref().unwrap_or_default().contains(cause), "{fault}: {:?}", row.cause);
+        let first = row.first_mismatch.as_ref().expect("a first mismatch");
+        assert!(first.index <= place, "{fault}: first at {}", first.index);
+        let verdict = gate::judge(&recording, &Policy::default(), "defaults");
+        assert_eq!(verdict.verdict, Answer::Fail, "{fault}");
+        assert_eq!(verdict.route.next, "crossval-specialist", "{fault}");
+    }
+}

@@ -1,0 +1,14 @@
+//! Every backend, Rust and C++: against bitnet.cpp, against the oracle, over the catalogue, and against bad input.
+//! Every test takes the backends from the list in support; none names an instruction set.
+
+#[path = "../support/backends.rs"]
+mod support;
+
+#[path = "../support/npz.rs"]
+mod npz;
+
+mod catalogue;
+mod golden;
+mod model;
+mod oracle;
+mod refusals;
