@@ -21,14 +21,16 @@ fn catalogue(criterion: &mut Criterion) {
         let inputs = workload.inputs(SEED).expect("the catalogue's layouts are legal");
         let first_copy = inputs.one_copy();
         let oracle = backends::by_name("rust-scalar").expect("always there");
-        let mut expected = workload.prepare(&first_copy, oracle.as_ref()).expect("the oracle runs everything");
+        let mut expected =
+            workload.prepare(&first_copy, oracle.as_ref()).expect("the oracle runs everything");
         expected.run().expect("the oracle runs everything");
         let mut group = criterion.benchmark_group(&workload.id);
         group.throughput(match workload.work.ops {
             0 => Throughput::Elements(workload.work.weights),
             _ => Throughput::Bytes(workload.work.bytes),
         });
-        for backend in backends::all().iter().filter(|backend| backend.availability() == Availability::Ready) {
+        for backend in backends::all().iter().filter(|backend| backend.availability() == Availability::Ready)
+        {
             let plain = ["scalar", "portable"].contains(&backend.isa());
             if plain && (workload.work.ops > PLAIN_LOOP_OPS || workload.id.ends_with("/cold")) {
                 continue;

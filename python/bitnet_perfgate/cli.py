@@ -21,11 +21,11 @@ from typer.core import TyperGroup
 import bitnet_perfgate as gate
 from bitnet_perfgate import display, environment
 from bitnet_perfgate.documents import RECORDING_SUFFIX, check_writable, verdict_path
+from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
 from bitnet_perfgate.progress import ProgressDisplay
 from bitnet_perfgate.runs import DEFAULT_SEED
 
 EXIT_UNUSABLE = 2
-EXIT_INTERRUPTED = 130
 RESULTS_FOLDER = Path("benchmark-results")
 Shown = TypeVar("Shown", bound=gate.Document)
 
@@ -250,7 +250,10 @@ class _Job:
 
     def perform(self, measure: Callable[[ProgressDisplay], gate.Result]) -> int:
         """Measures, saves, shows, and returns the exit code."""
-        with ProgressDisplay(display.console_on(sys.stderr), self.verbosity) as progress:
+        with (
+            interruption_announced(complain),
+            ProgressDisplay(display.console_on(sys.stderr), self.verbosity) as progress,
+        ):
             result = measure(progress)
         unsaved = None
         saved: list[str] = []

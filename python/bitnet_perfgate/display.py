@@ -23,7 +23,7 @@ STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "
 AGREEMENT_WORDS = {"within bounds": "bounds", "not compared": "-"}
 UNIT_MEANINGS = {
     "GB/s": "GB/s of packed weight bytes",
-    "GOP/s": "GOP/s, 2 operations per weight and row",
+    "GOP/s": "GOP/s (2 per weight and row)",
     "Gelem/s": "Gelem/s",
     "ns": "ns per call",
 }
@@ -342,7 +342,9 @@ def _section(console: Console, title: str, *content: Table | Text, indent: int =
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(
+            heading, overflow="fold", min_width=len("cpp-portable") if heading == headings[0] else None
+        )
     return table
 
 

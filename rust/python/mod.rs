@@ -18,6 +18,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use serde::Deserialize;
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -313,16 +314,18 @@ fn identify(
     guarded(py, || json(&documents::identify(&path, tensor.as_deref(), shape)?))
 }
 
-/// A file whose writing ends when Python has a signal to deliver.
+/// A file whose writing ends when Python has a signal to deliver, or has raised an exception meanwhile.
 struct Stoppable<'f> {
     file: &'f mut NewFile,
-    stopped: Option<PyErr>,
+    stopped: &'f RefCell<Option<PyErr>>,
 }
 
 impl Write for Stoppable<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if let Err(signal) = Python::attach(|py| py.check_signals()) {
-            self.stopped = Some(signal);
+            *self.stopped.borrow_mut() = Some(signal);
+        }
+        if self.stopped.borrow().is_some() {
             return Err(std::io::Error::other(INTERRUPTED));
         }
         self.file.write(bytes)
@@ -334,7 +337,7 @@ impl Write for Stoppable<'_> {
 }
 
 /// Writes a synthetic model. `progress(bytes_done, bytes_total)` is called as it grows. Returns what was written, as
-/// JSON text. An interruption raises KeyboardInterrupt and leaves no file.
+/// JSON text. An interruption raises KeyboardInterrupt and leaves no file, as does an exception of `progress`.
 #[pyfunction]
 #[pyo3(signature = (path, preset, format, seed, progress=None))]
 fn make_model(
@@ -353,17 +356,18 @@ fn make_model(
         input_error(format!("no model format is called {format:?}; known: {known}"))
     })?;
     guarded(py, move || {
+        let stopped = RefCell::new(None);
         let mut tell = |done: u64, total: u64| {
-            if let Some(call) = &progress {
-                // An exception of the display must not cost the model.
-                let _ = Python::attach(|py| call.call1(py, (done, total)));
+            let told = progress.as_ref().map(|call| Python::attach(|py| call.call1(py, (done, total))));
+            if let Some(Err(exception)) = told {
+                *stopped.borrow_mut() = Some(exception);
             }
         };
         let mut file = NewFile::create(&path).map_err(|why| typed_error(&why))?;
-        let mut stoppable = Stoppable { file: &mut file, stopped: None };
+        let mut stoppable = Stoppable { file: &mut file, stopped: &stopped };
         let result = write_model_to(&config, format, seed, &mut stoppable, &mut tell);
-        if let Some(interruption) = stoppable.stopped {
-            return Err(interruption);
+        if let Some(exception) = stopped.into_inner() {
+            return Err(exception);
         }
         let written = result.map_err(|why| typed_error(&why))?;
         file.commit().map_err(|why| typed_error(&why))?;

@@ -55,6 +55,28 @@ def test_an_interrupted_crossval_is_marked_too(tmp_path: Path) -> None:
     assert result.recording.agreements
 
 
+def test_the_second_interruption_does_not_wait(tmp_path: Path) -> None:
+    # One call of the plain loops takes seconds here; the first signal is answered before it ends.
+    workload = "matmul/i2_s/6912x2560/b512/t1/hot"
+    with subprocess.Popen(
+        command("run", "-v", "--workload", workload, "--output", "i.json"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        assert process.stderr.readline().startswith("[1/")
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline().startswith("interrupted: finishing the current step")
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupted_model_leaves_no_file(tmp_path: Path) -> None:
     code, _, stderr = interrupted_after(
         tmp_path, " MB", "model", "make", "big.gguf", "--preset", "2b4t", "--format", "i2_s"

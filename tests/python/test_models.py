@@ -96,6 +96,13 @@ def test_a_name_that_is_no_text_is_one_line(cli: Cli) -> None:
     assert_refused(cli("identify", Path(os.fsdecode(b"n\xffme\x1b[31m.gguf"))), "me")
 
 
+def test_a_name_that_the_locale_lacks_is_spelled_out(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mod\u00e8le.gguf").write_bytes(TINY_MODEL.read_bytes())
+    done = cli("identify", "mod\u00e8le.gguf", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("mod\\xe8le.gguf")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_one_line(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "secret.gguf"

@@ -1,0 +1,396 @@
+//! Scripted evidence in, verdict out: what must never pass does not pass, each for its own named reason.
+
+use bitnet_perfgate::gate::verdict::{Certainty, Severity};
+use bitnet_perfgate::gate::{Answer, Policy, Verdict, judge};
+use bitnet_perfgate::measure::{Fingerprint, GroupSamples, Sample, Schedule};
+use bitnet_perfgate::parity::{Contract, compare};
+use bitnet_perfgate::record::{
+    Accuracy, AgreementRow, Backend, Launch, PlanRecord, PlannedWorkload, Recording, SCHEMA, Series, Skipped,
+    Tool, Work, now_utc,
+};
+use bitnet_perfgate::report::table;
+use bitnet_perfgate::rng::Rng;
+
+const QUANTIZE: &str = "quantize/i2_s/640x2560";
+const MATMUL: &str = "matmul/i2_s/2560x2560/b1/t1/hot";
+const BLOCKS: u32 = 24;
+const SUBJECT: &str = "rust-avx2";
+const REFERENCE: &str = "cpp-avx2";
+
+/// A recording of two workloads in which rust-avx2 takes `ratio` times the time of cpp-avx2, with noise of `spread`.
+fn recording(ratio: f64, spread: f64) -> Recording {
+    let backend = |name: &str| Backend { name: name.into(), optimisation: "3".into(), ..Backend::default() };
+    let planned = |id: &str, category: &str| PlannedWorkload {
+        id: id.into(),
+        category: category.into(),
+        class: "core".into(),
+        work: Work { weights: 6_553_600, bytes: 1_638_400, ops: 13_107_200, ..Work::default() },
+        ..PlannedWorkload::default()
+    };
+    let equal = compare(&Contract::Exact, &[1, 2, 3], &[1, 2, 3]);
+    let workloads = [(QUANTIZE, "quantization"), (MATMUL, "kernels")];
+    let gated = |format: &str| Accuracy {
+        workload: format!("accuracy/{format}/256x2560/gated"),
+        backend: SUBJECT.into(),
+        accuracy_percent: 99.99,
+        ..Accuracy::default()
+    };
+    Recording {
+        schema: SCHEMA.into(),
+        tool: Tool::default(),
+        created: now_utc(),
+        plan: PlanRecord {
+            profile: "quick".into(),
+            seed: 42,
+            workloads: workloads.map(|(id, category)| planned(id, category)).into(),
+            backends: ["rust-scalar", SUBJECT, REFERENCE].map(backend).into(),
+            launches: 1,
+            blocks: BLOCKS,
+            samples_per_block: 3,
+            ..PlanRecord::default()
+        },
+        fingerprint: Fingerprint::default(),
+        ceilings: Default::default(),
+        launches: vec![Launch {
+            index: 0,
+            started: now_utc(),
+            cpu: None,
+            disturbance: Some(0.0),
+            aa: false,
+            extra: Default::default(),
+        }],
+        series: workloads.iter().flat_map(|(id, _)| sides(id, ratio, spread)).collect(),
+        agreements: workloads
+            .iter()
+            .flat_map(|(id, _)| [SUBJECT, REFERENCE].map(|name| AgreementRow::new(id, name, &equal)))
+            .collect(),
+        accuracy: ["i2_s", "tl1", "tl2"].map(gated).into(),
+        memory: Vec::new(),
+        skipped: Vec::new(),
+        incomplete: None,
+        extra: Default::default(),
+    }
+}
+
+/// Samples of three sides: the reference at 1 ms, the subject at `ratio`, the scalar oracle at 20 times that.
+fn sides(workload: &str, ratio: f64, spread: f64) -> Vec<Series> {
+    let mut rng = Rng::for_part(7, workload);
+    let mut samples = Vec::new();
+    for block in 0..BLOCKS {
+        for (side, factor) in [1.0, ratio, 20.0].into_iter().enumerate() {
+            for k in 0..3 {
+                let noise = (spread * rng.normal()).exp();
+                let wall_ns = (1e6 * factor * noise) as u64;
+                samples.push(Sample {
+                    side: side as u32,
+                    block,
+                    order: side as u32 * 3 + k,
+                    iterations: 10,
+                    wall_ns,
+                    cpu_ns: Some(wall_ns),
+                    switches: None,
+                });
+            }
+        }
+    }
+    let schedule =
+        Schedule { sides: Vec::new(), blocks: BLOCKS, block_ns: 1, sample_ns: 1, timer_resolution_ns: 1 };
+    let group = GroupSamples { schedule, samples, blocks: Vec::new(), incomplete: None };
+    let side = |index: u32, name: &str| Series::from_group(&group, index, 0, workload, name, REFERENCE);
+    [side(0, REFERENCE), side(1, SUBJECT), side(2, "rust-scalar")].concat()
+}
+
+fn judged(recording: &Recording) -> Verdict {
+    recording.check().expect("a legal recording");
+    judge(recording, &Policy::default(), "defaults")
+}
+
+/// The reason of the rule of that name, if it answered `answer`.
+fn reason(verdict: &Verdict, rule: &str, answer: Answer) -> String {
+    let rule = verdict.rules.iter().find(|found| found.name == rule).expect("the rule is there");
+    assert_eq!(rule.verdict, Some(answer), "{rule:?}");
+    rule.reason.clone()
+}
+
+#[test]
+fn whole_evidence_of_an_equal_speed_passes() {
+    let verdict = judged(&recording(1.0, 0.01));
+    assert_eq!(verdict.verdict, Answer::Pass, "{:#?}", verdict.rules);
+    assert_eq!(verdict.route.next, "perf-finalizer");
+    assert!(verdict.summary.contains("no regression was judged"), "{}", verdict.summary);
+    assert_eq!((verdict.agreement.n, verdict.agreement.exact), (4, 4));
+}
+
+#[test]
+fn the_limit_of_ninety_percent_is_where_it_says() {
+    for (ratio, answer) in
+        [(0.5, Answer::Pass), (1.09, Answer::Pass), (1.14, Answer::Fail), (3.0, Answer::Fail)]
+    {
+        let verdict = judged(&recording(ratio, 0.01));
+        assert_eq!(verdict.verdict, answer, "ratio {ratio}: {:#?}", verdict.rules);
+        let comparison = verdict.comparisons.iter().find(|c| c.subject == SUBJECT).expect("a comparison");
+        let found = comparison.ratio.expect("a ratio");
+        assert!((found / ratio - 1.0).abs() < 0.01, "{found} against {ratio}");
+        let [lower, upper] = comparison.interval.expect("an interval");
+        assert!(lower < found && found < upper);
+        assert_eq!(comparison.certainty, Certainty::Confirmed);
+    }
+}
+
+/// Probably within the limit is not shown to be within the limit.
+#[test]
+fn noise_around_the_limit_is_neutral_not_pass() {
+    let verdict = judged(&recording(1.07, 0.15));
+    assert_eq!(verdict.verdict, Answer::Neutral, "{:#?}", verdict.comparisons);
+    assert_eq!(verdict.route.next, "retry");
+    assert_eq!(verdict.verdict.exit_code(), 3);
+}
+
+/// Slower for sure and probably beyond the limit: red by default, neutral to the strict.
+#[test]
+fn likely_fails_unless_strict() {
+    let recording = recording(1.14, 0.10);
+    let verdict = judged(&recording);
+    let likely =
+        |verdict: &Verdict| verdict.comparisons.iter().filter(|c| c.certainty == Certainty::Likely).count();
+    assert!(likely(&verdict) > 0, "{:#?}", verdict.comparisons);
+    assert_eq!(verdict.verdict, Answer::Fail);
+    let strict = judge(&recording, &Policy { strict: true, ..Policy::default() }, "strict");
+    assert_eq!(
+        (likely(&strict), strict.verdict),
+        (likely(&verdict), Answer::Neutral),
+        "{:#?}",
+        strict.comparisons
+    );
+}
+
+#[test]
+fn severity_is_told_twice() {
+    let verdict = judged(&recording(1.20, 0.01));
+    let severity = verdict
+        .comparisons
+        .iter()
+        .find(|c| c.subject == SUBJECT)
+        .and_then(|c| c.severity)
+        .expect("a severity");
+    assert_eq!((severity.most_likely, severity.at_least), (Severity::Critical, Severity::Critical));
+    let verdict = judged(&recording(1.07, 0.002));
+    let severity = verdict
+        .comparisons
+        .iter()
+        .find(|c| c.subject == SUBJECT)
+        .and_then(|c| c.severity)
+        .expect("a severity");
+    assert_eq!(severity.most_likely, Severity::Minor);
+}
+
+/// A change to the evidence, the rule that must see it, its answer, and words of the reason.
+type Break = (&'static str, fn(&mut Recording), &'static str, Answer, &'static str);
+
+/// Each breaks whole evidence in one way. None may pass; each has its own reason.
+#[test]
+fn broken_evidence_never_passes() {
+    let table: Vec<Break> = vec![
+        (
+            "empty suite",
+            |r| {
+                r.plan.workloads.clear();
+                r.series.clear();
+                r.agreements.clear()
+            },
+            "agreement",
+            Answer::Neutral,
+            "nothing was compared",
+        ),
+        ("nothing compared", |r| r.agreements.clear(), "agreement", Answer::Neutral, "nothing was compared"),
+        ("nothing timed", |r| r.series.clear(), "reference-speed", Answer::Neutral, "nothing was timed"),
+        (
+            "vanished workload",
+            |r| r.series.retain(|s| s.workload != MATMUL),
+            "completeness",
+            Answer::Neutral,
+            "timing-data",
+        ),
+        (
+            "workload not compared",
+            |r| r.agreements.retain(|row| row.workload != MATMUL),
+            "completeness",
+            Answer::Neutral,
+            "crossval-data",
+        ),
+        (
+            "subject not compared",
+            |r| r.agreements.retain(|row| row.backend != SUBJECT),
+            "completeness",
+            Answer::Neutral,
+            "crossval-data",
+        ),
+        (
+            "reference absent",
+            |r| {
+                r.plan.backends.retain(|b| b.name != REFERENCE);
+                r.skipped.push(Skipped {
+                    what: "cpp-*".into(),
+                    reason: "C++ skipped by request".into(),
+                    ..Skipped::default()
+                })
+            },
+            "reference-speed",
+            Answer::Neutral,
+            "C++ skipped by request",
+        ),
+        (
+            "reference vanished",
+            |r| r.series.retain(|s| s.backend != REFERENCE),
+            "reference-speed",
+            Answer::Neutral,
+            "no samples of cpp-avx2",
+        ),
+        (
+            "category missing",
+            |r| {
+                r.plan.workloads.retain(|w| w.category != "kernels");
+                r.agreements.retain(|row| row.workload != MATMUL);
+                r.series.retain(|s| s.workload != MATMUL)
+            },
+            "completeness",
+            Answer::Neutral,
+            "required category kernels",
+        ),
+        (
+            "interrupted",
+            |r| r.incomplete = Some("interrupted".into()),
+            "completeness",
+            Answer::Neutral,
+            "interrupted",
+        ),
+        (
+            "too few blocks",
+            |r| r.series = r.series.iter().map(|s| first_blocks(s, 3)).collect(),
+            "reference-speed",
+            Answer::Neutral,
+            "3 blocks are too few",
+        ),
+        ("accuracy missing", |r| r.accuracy.clear(), "accuracy", Answer::Neutral, "was not measured"),
+        (
+            "accuracy of one format missing",
+            |r| r.accuracy.retain(|row| !row.workload.contains("tl2")),
+            "accuracy",
+            Answer::Neutral,
+            "tl2 was not measured",
+        ),
+        (
+            "accuracy below the floor",
+            |r| r.accuracy[0].accuracy_percent = 99.7,
+            "accuracy",
+            Answer::Fail,
+            "at least 99.8 %",
+        ),
+        ("accuracy NaN", |r| r.accuracy[0].accuracy_percent = f64::NAN, "accuracy", Answer::Fail, "NaN"),
+        (
+            "parity failed but fast",
+            |r| {
+                let differs = compare(&Contract::Exact, &[1, 2], &[1, 3]);
+                r.agreements[0] = AgreementRow::new(QUANTIZE, SUBJECT, &differs)
+            },
+            "agreement",
+            Answer::Fail,
+            "disagree",
+        ),
+        (
+            "parity of nothing",
+            |r| {
+                let nothing = compare::<i32>(&Contract::Exact, &[], &[]);
+                r.agreements[0] = AgreementRow::new(QUANTIZE, SUBJECT, &nothing)
+            },
+            "agreement",
+            Answer::Fail,
+            "disagree",
+        ),
+        (
+            "scalar as fast as SIMD",
+            |r| {
+                let subject: Vec<Series> =
+                    r.series.iter().filter(|s| s.backend == SUBJECT).cloned().collect();
+                for mut slow in subject {
+                    slow.backend = "rust-scalar".into();
+                    let at = r
+                        .series
+                        .iter()
+                        .position(|s| {
+                            s.backend == slow.backend && s.workload == slow.workload && s.meter == slow.meter
+                        })
+                        .expect("there");
+                    r.series[at] = slow
+                }
+            },
+            "simd-ahead-of-scalar",
+            Answer::Fail,
+            "not faster than rust-scalar",
+        ),
+        (
+            "no Rust backend",
+            |r| r.plan.backends.retain(|b| !b.name.starts_with("rust-")),
+            "completeness",
+            Answer::Neutral,
+            "no Rust backend",
+        ),
+    ];
+    for (name, spoil, rule, answer, words) in table {
+        let mut broken = recording(1.0, 0.01);
+        spoil(&mut broken);
+        let verdict = judge(&broken, &Policy::default(), "defaults");
+        assert_ne!(verdict.verdict, Answer::Pass, "{name} passed");
+        let reason = reason(&verdict, rule, answer);
+        assert!(reason.contains(words), "{name}: {reason}");
+        assert!(
+            verdict.evidence.starts_with("method: ") && verdict.evidence.contains("; result: "),
+            "{}",
+            verdict.evidence
+        );
+        assert_eq!(verdict.evidence.matches(';').count(), 2, "{name}: {}", verdict.evidence);
+    }
+}
+
+fn first_blocks(series: &Series, blocks: u32) -> Series {
+    let keep: Vec<usize> = (0..series.len()).filter(|&i| series.block[i] < blocks).collect();
+    let pick = |column: &[u64]| keep.iter().map(|&i| column[i]).collect();
+    let narrow = |column: &[u32]| keep.iter().map(|&i| column[i]).collect();
+    Series {
+        launch: narrow(&series.launch),
+        block: narrow(&series.block),
+        order: narrow(&series.order),
+        iterations: pick(&series.iterations),
+        value_ns: pick(&series.value_ns),
+        context_switches: Vec::new(),
+        ..series.clone()
+    }
+}
+
+/// An agreement-only recording is judged on agreement and accuracy, and says that nothing was timed.
+#[test]
+fn agreement_alone_can_pass_and_says_so() {
+    let mut recording = recording(1.0, 0.01);
+    recording.series.clear();
+    recording.plan.launches = 0;
+    let verdict = judge(&recording, &Policy::default(), "defaults");
+    assert_eq!(verdict.verdict, Answer::Pass, "{:#?}", verdict.rules);
+    assert!(verdict.summary.contains("nothing was timed"), "{}", verdict.summary);
+}
+
+/// The verdict document survives its own JSON, and the table shows what it says.
+#[test]
+fn verdicts_travel_as_json_and_make_a_table() {
+    let recording = recording(1.14, 0.01);
+    let verdict = judged(&recording);
+    let json = serde_json::to_string(&verdict).expect("plain data");
+    let back: Verdict = serde_json::from_str(&json).expect("its own JSON");
+    assert_eq!(back.verdict, verdict.verdict);
+    assert_eq!(back.schema, "bitnet-perfgate/verdict/1");
+    let rows = table::rows(&recording, &verdict);
+    let row = rows.iter().find(|row| row.workload == MATMUL && row.subject == SUBJECT).expect("a row");
+    assert_eq!((row.agreement, row.verdict, row.unit), ("exact", "fail", "GB/s"));
+    // 1 638 400 bytes in about 1 ms / 10 calls * 1.14.
+    let rate = row.subject_value.expect("a rate");
+    assert!((14.0..14.8).contains(&rate), "{rate}");
+}
