@@ -161,6 +161,8 @@ def _show_setting(console: Console, recording: Recording) -> None:
         )
     )
     console.print(_text(f"{machine['cpu_model'] or 'unknown CPU'}, {machine['cores']} CPUs"))
+    if model := plan.get("model"):
+        console.print(_text(f"weights of {model['file']} (workload ids begin with file:{model['hash8']}/)"))
     if recording.incomplete:
         console.print(
             _text(f"INCOMPLETE ({recording.incomplete}): only what was measured until then"), style="bold red"
@@ -354,7 +356,9 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _workload(name: str, width: int, indent: str = "") -> Text:
-    """A workload's id; the tensor of a file's goes to a line of its own where there is little room."""
+    """A workload's id; a file's, which stands above, is left out, and its tensor gets a line where room is short."""
+    if name.startswith("file:"):
+        name = name.partition("/")[2]
     if width < WIDE:
         name = name.replace("+tensor=", f"\n{indent}  +tensor=")
     return _text(indent + name)

@@ -145,7 +145,7 @@ pub fn plan(request: &Request, cast: &Cast) -> Result<Recording, CampaignError> 
     let model = request.model.as_deref().map(ModelFile::open).transpose()?;
     let (tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
     skipped.extend(cast.absent().iter().map(|(what, reason)| skip(what, reason)));
-    Ok(new_recording(request, cast, &tasks, skipped))
+    Ok(new_recording(request, cast, model.as_ref(), &tasks, skipped))
 }
 
 /// Runs the request with these backends and returns everything measured, raw.
@@ -157,8 +157,8 @@ pub fn run(request: &Request, cast: &Cast, watcher: &mut Watcher<'_>) -> Result<
     let (tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
     skipped.extend(cast.absent().iter().map(|(what, reason)| skip(what, reason)));
     let started = now_utc();
-    let mut found =
-        Findings { recording: new_recording(request, cast, &tasks, skipped), samples: Vec::new() };
+    let recording = new_recording(request, cast, model.as_ref(), &tasks, skipped);
+    let mut found = Findings { recording, samples: Vec::new() };
     let total = tasks.len() + usize::from(model.is_none());
     for (done, task) in tasks.iter().enumerate() {
         let mut step = |fraction: f64, phase: Phase| {
@@ -251,9 +251,15 @@ fn perform(
     }
 }
 
-fn new_recording(request: &Request, cast: &Cast, tasks: &[Task<'_>], skipped: Vec<Skipped>) -> Recording {
+fn new_recording(
+    request: &Request,
+    cast: &Cast,
+    model: Option<&ModelFile>,
+    tasks: &[Task<'_>],
+    skipped: Vec<Skipped>,
+) -> Recording {
     let timing = request.timing.as_ref();
-    let plan = PlanRecord {
+    let mut plan = PlanRecord {
         profile: request.profile.name().into(),
         seed: request.seed,
         workloads: tasks.iter().map(|task| planned(&task.workload)).collect(),
@@ -265,6 +271,9 @@ fn new_recording(request: &Request, cast: &Cast, tasks: &[Task<'_>], skipped: Ve
         stop_rule: if timing.is_some() { "fixed" } else { "agreement only" }.into(),
         ..PlanRecord::default()
     };
+    if let Some(model) = model {
+        plan.extra.insert("model".into(), model.description());
+    }
     Recording {
         schema: SCHEMA.into(),
         tool: tool(),

@@ -52,6 +52,12 @@ impl ModelFile {
         &self.path
     }
 
+    /// Its name without folders and the hash that its workload ids carry, for the recording's plan.
+    pub(super) fn description(&self) -> serde_json::Value {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        serde_json::json!({"file": name, "hash8": self.hash8})
+    }
+
     /// Every ternary tensor, compared; the first of each format and shape also timed. Tensors that this
     /// version cannot read as ternary are skipped by name.
     fn tasks(&self) -> Result<(Vec<Task<'_>>, Vec<Skipped>), CampaignError> {
