@@ -51,7 +51,7 @@ check: $(VENV)/tools $(VENV)/installed
 	$(CARGO) clippy --locked --all-targets --no-default-features --features cpu -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features --features gpu -- -D warnings
 	$(CARGO) clippy --locked --lib --features python -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --lib
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cpp/*.cpp' 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.c')
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -118,17 +118,17 @@ typedef struct bnb_api {
 
     /* float weights [rows, cols], row-major -> packed bytes and their scale.
      * n_dst must be exactly the packed size of the layout; bytes after the scale are zeroed. */
-    bnb_status (*quantize_weights)(const bnb_layout *layout, uint32_t rule, const float *src,
-                                   uint64_t n_src, uint8_t *dst, uint64_t n_dst, float *scale);
+    bnb_status (*quantize_weights)(const bnb_layout *layout, uint32_t rule, const float *src, uint64_t n_src,
+                                   uint8_t *dst, uint64_t n_dst, float *scale);
 
     /* packed bytes -> code * scale, float [rows, cols]. */
     bnb_status (*dequantize_weights)(const bnb_weights *weights, float *dst, uint64_t n_dst);
 
     /* float activations [rows, cols] -> int8 codes [rows, cols], and for each row the scale to
      * multiply by (127 / absmax) and the sum of the codes. */
-    bnb_status (*quantize_activations)(const float *x, uint64_t n_x, uint64_t rows, uint64_t cols,
-                                       int8_t *q, uint64_t n_q, float *scale, uint64_t n_scale,
-                                       int32_t *sum, uint64_t n_sum);
+    bnb_status (*quantize_activations)(const float *x, uint64_t n_x, uint64_t rows, uint64_t cols, int8_t *q,
+                                       uint64_t n_q, float *scale, uint64_t n_scale, int32_t *sum,
+                                       uint64_t n_sum);
 
     /* Makes weights ready for products with up to n_max activation rows on `threads` threads.
      * Packing, uploading and allocating belong here; products allocate nothing. weights->bytes
@@ -139,12 +139,12 @@ typedef struct bnb_api {
     /* Exact integer products: out[n][m] = sum over k of code[m][k] * q[n][k], codes -1, 0, +1
      * (signed form), q any int8 including -128. n <= n_max; n = 0 does nothing. Tables derived
      * from q are built inside. */
-    bnb_status (*matmul_i8_i32)(bnb_matmul *handle, const int8_t *q, uint64_t n_q, uint64_t n,
-                                int32_t *out, uint64_t n_out);
+    bnb_status (*matmul_i8_i32)(bnb_matmul *handle, const int8_t *q, uint64_t n_q, uint64_t n, int32_t *out,
+                                uint64_t n_out);
 
     /* The whole linear layer: quantise x [n, cols], multiply, scale: y [n, rows]. */
-    bnb_status (*linear_f32_f32)(bnb_matmul *handle, const float *x, uint64_t n_x, uint64_t n,
-                                 float *y, uint64_t n_y);
+    bnb_status (*linear_f32_f32)(bnb_matmul *handle, const float *x, uint64_t n_x, uint64_t n, float *y,
+                                 uint64_t n_y);
 
     /* Ends a handle; NULL is allowed. */
     void (*matmul_free)(bnb_matmul *handle);

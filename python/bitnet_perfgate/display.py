@@ -356,7 +356,7 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _workload(name: str, width: int, indent: str = "") -> Text:
-    """A workload's id; a file's, which stands above, is left out, and its tensor gets a line where room is short."""
+    """A workload's id without its file, which stands above; the tensor gets a line where room is short."""
     if name.startswith("file:"):
         name = name.partition("/")[2]
     if width < WIDE:

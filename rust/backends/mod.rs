@@ -178,12 +178,28 @@ pub trait Matmul {
 
 /// THE list of backends, from the oracle to the fastest, Rust before C++; those that cannot run here included.
 pub fn all() -> Vec<Arc<dyn Backend>> {
-    let mut backends: Vec<Arc<dyn Backend>> = vec![Arc::new(rust_scalar::RustScalar)];
-    #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
-    backends.push(Arc::new(rust_simd::RustAvx2::new()));
-    #[cfg(feature = "ffi")]
-    backends.extend(cpp::reference().into_iter().map(|backend| Arc::new(backend) as Arc<dyn Backend>));
-    backends
+    let oracle: Arc<dyn Backend> = Arc::new(rust_scalar::RustScalar);
+    [vec![oracle], rust_simd_backends(), cpp_backends()].concat()
+}
+
+#[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
+    vec![Arc::new(rust_simd::RustAvx2::new())]
+}
+
+#[cfg(not(all(feature = "cpu", target_arch = "x86_64")))]
+fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
+    Vec::new()
+}
+
+#[cfg(feature = "ffi")]
+fn cpp_backends() -> Vec<Arc<dyn Backend>> {
+    cpp::reference().into_iter().map(|backend| Arc::new(backend) as Arc<dyn Backend>).collect()
+}
+
+#[cfg(not(feature = "ffi"))]
+fn cpp_backends() -> Vec<Arc<dyn Backend>> {
+    Vec::new()
 }
 
 /// No backend of that name is built in.

@@ -2,7 +2,7 @@
 //! final scaling) are written once here; each instruction set adds its kernels.
 //!
 //! A kernel of one format is a [`Product`]: exact integers and nothing else. What every format shares is
-//! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`](super::Matmul).
+//! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`].
 
 mod i2s_avx2;
 mod linear;

@@ -1,9 +1,10 @@
-"""Writes estimates.json, the known answers of tests/statistics.rs. Run: python generate.py > estimates.json
+"""Writes estimates.json, the known answers of tests/statistics.rs. Run: python generate.py > estimates.json.
 
 The interval is found here without Walsh ranks: a centre v is rejected from below if
 scipy.stats.wilcoxon(d - v, alternative="greater", method="exact") has p <= alpha; the bounds are where
 rejection stops. Centres tried lie between adjacent Walsh averages, where there are no zeros or ties.
 """
+
 import json
 
 import numpy as np
@@ -62,11 +63,39 @@ out = {
     ],
     "normal_quantile": [
         {"p": p, "expected": float(stats.norm.ppf(p))}
-        for p in (1e-300, 1e-100, 1e-12, 1e-6, 0.001, 0.005, 0.01, 0.025, 0.05, 0.074, 0.0751, 0.1, 0.3, 0.45, 0.6,
-                  0.9, 0.925, 0.95, 0.975, 0.99, 0.995, 0.999, 0.999999)
+        for p in (
+            1e-300,
+            1e-100,
+            1e-12,
+            1e-6,
+            0.001,
+            0.005,
+            0.01,
+            0.025,
+            0.05,
+            0.074,
+            0.0751,
+            0.1,
+            0.3,
+            0.45,
+            0.6,
+            0.9,
+            0.925,
+            0.95,
+            0.975,
+            0.99,
+            0.995,
+            0.999,
+            0.999999,
+        )
     ],
     "signed_rank": [
-        {"d": d.tolist(), "alpha": alpha, "hodges_lehmann": float(np.median(walsh(d))), "bounds": bounds(d, alpha)}
+        {
+            "d": d.tolist(),
+            "alpha": alpha,
+            "hodges_lehmann": float(np.median(walsh(d))),
+            "bounds": bounds(d, alpha),
+        }
         for d in samples
         for alpha in (0.05, 0.01)
     ],
