@@ -208,16 +208,17 @@ struct Unpacker {
 // TL1.
 struct Tl1Cell {
     Tl1Cell(const bnb_layout &layout, size_t block, size_t row)
-        : in_step(layout.by / 4), group(row % (256 / layout.by) / 16) {
+        : log_in_step(layout.by / 8), group(row % (256 / layout.by) / 16) {
         const size_t row_block = 256 / layout.by;
         first = (block * layout.bm + row / row_block * row_block) * (layout.bk / 4);
     }
     // Rows 0-15 of the pass, or 16-31.
     size_t at(size_t quad, size_t half) const {
-        return first + quad / in_step * 64 + ((group + half) * in_step + quad % in_step) * 16;
+        const size_t within = quad & ((size_t{1} << log_in_step) - 1);
+        return first + (quad >> log_in_step) * 64 + (((group + half) << log_in_step) + within) * 16;
     }
 
-    size_t in_step; // quads of a step of BY columns; a step is 64 bytes
+    size_t log_in_step; // of the quads of a step of BY columns: BY is 4 or 8; a step is 64 bytes
     size_t group;
     size_t first;
 };

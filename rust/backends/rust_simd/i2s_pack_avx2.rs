@@ -4,9 +4,9 @@
 //! shifted to the bottom of a dword, choose among the three products of code and scale.
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadl_epi64, _mm256_add_epi8, _mm256_cvtepu8_epi32, _mm256_loadu_si256, _mm256_or_si256,
-    _mm256_permutevar_ps, _mm256_set1_epi8, _mm256_slli_epi16, _mm256_srli_epi32, _mm256_storeu_ps,
-    _mm256_storeu_si256,
+    __m256i, _mm_cvtsi32_si128, _mm_loadl_epi64, _mm256_add_epi8, _mm256_cvtepu8_epi32, _mm256_loadu_si256,
+    _mm256_or_si256, _mm256_permutevar_ps, _mm256_set1_epi8, _mm256_slli_epi16, _mm256_srl_epi32,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use super::super::detect::Avx2;
@@ -57,19 +57,15 @@ fn dequantize_codes(codes: &[Lane], scale: f32, dst: &mut [[f32; BLOCK]]) {
     // Code 3 does not occur; bits above the two are ignored by the choice.
     let products = quantize_avx2::products([-1.0, 0.0, 1.0, 0.0], scale);
     for (codes, dst) in codes.iter().zip(dst) {
-        for (eight, bytes) in codes.as_chunks::<8>().0.iter().enumerate() {
-            // SAFETY: the array is 8 bytes; an unaligned load.
-            let bytes = _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) });
-            let groups = [
-                _mm256_srli_epi32::<6>(bytes),
-                _mm256_srli_epi32::<4>(bytes),
-                _mm256_srli_epi32::<2>(bytes),
-                bytes,
-            ];
-            for (group, chosen) in groups.into_iter().enumerate() {
-                let floats = &mut dst[32 * group + 8 * eight..][..8];
-                // SAFETY: 8 floats are writable; an unaligned store.
-                unsafe { _mm256_storeu_ps(floats.as_mut_ptr(), _mm256_permutevar_ps(products, chosen)) };
+        let eights = codes.as_chunks::<8>().0;
+        // SAFETY: each array is 8 bytes; unaligned loads.
+        let dwords =
+            [0, 1, 2, 3].map(|i| _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(eights[i].as_ptr().cast()) }));
+        for (dst, shift) in dst.as_chunks_mut::<32>().0.iter_mut().zip([6, 4, 2, 0]) {
+            for (dst, dwords) in dst.as_chunks_mut::<8>().0.iter_mut().zip(dwords) {
+                let chosen = _mm256_srl_epi32(dwords, _mm_cvtsi32_si128(shift));
+                // SAFETY: the array is 8 floats; an unaligned store.
+                unsafe { _mm256_storeu_ps(dst.as_mut_ptr(), _mm256_permutevar_ps(products, chosen)) };
             }
         }
     }

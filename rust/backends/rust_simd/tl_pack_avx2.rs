@@ -126,12 +126,29 @@ impl Place<'_> {
         (self.first_row / bm * blocks + block) * (bm / self.tile.row_block()) + row_block
     }
 
-    /// Offset of the 16 rows from `16 * half` of the band on, in quad `quad` of k-block `block`. TL1.
-    fn half_column(self, block: usize, quad: usize, half: usize) -> usize {
-        let Tile { bk, by, .. } = self.tile;
-        let cell = self.cells_before(block, self.layout.cols() / bk) * (bk * self.tile.row_block() / 4);
-        let (step_quads, group) = (by / 4, self.first_row % self.tile.row_block() / 16 + half);
-        cell + quad / step_quads * LINE + (group * step_quads + quad % step_quads) * 16
+    /// Where k-block `block` of this band stands. TL1.
+    fn tl1_cell(self, block: usize) -> Tl1Cell {
+        let (Tile { bk, by, .. }, row_block) = (self.tile, self.tile.row_block());
+        let cell = self.cells_before(block, self.layout.cols() / bk) * (bk * row_block / 4);
+        let log_quads = (by / 4).ilog2();
+        Tl1Cell { first: cell + (self.first_row % row_block << log_quads), log_quads }
+    }
+}
+
+/// The bytes of one k-block of a band: steps of one or two quads x all rows of the row block, 64 bytes each.
+#[derive(Clone, Copy)]
+struct Tl1Cell {
+    first: usize,
+    /// Of the quads of a step.
+    log_quads: u32,
+}
+
+impl Tl1Cell {
+    /// Offset of the 16 bytes of quad `quad` for the rows from `16 * half` of the band on.
+    #[inline]
+    fn half_column(self, quad: usize, half: usize) -> usize {
+        let (step, within) = (quad >> self.log_quads, quad & ((1 << self.log_quads) - 1));
+        self.first + step * LINE + ((half << self.log_quads) + within) * 16
     }
 }
 
@@ -156,11 +173,12 @@ impl Band {
     fn pack_tl1(&self, at: Place<'_>, bytes: &mut [u8]) {
         let bk = at.tile.bk;
         for block in 0..at.layout.cols() / bk {
+            let cell = at.tl1_cell(block);
             for first in (0..bk).step_by(QUADS_COLS) {
-                let columns = self.quads(block * bk + first);
+                let columns = self.step(block * bk + first).quads();
                 for (quad, column) in (first / 4..bk / 4).zip(columns) {
                     for (half, rows) in tl_avx2::lanes(column).into_iter().enumerate() {
-                        store_half(&mut bytes[at.half_column(block, quad, half)..], rows);
+                        store_half(&mut bytes[cell.half_column(quad, half)..], rows);
                     }
                 }
             }
@@ -171,10 +189,11 @@ impl Band {
     fn unpack_tl1(&mut self, at: Place<'_>, bytes: &[u8]) {
         let bk = at.tile.bk;
         for block in 0..at.layout.cols() / bk {
+            let cell = at.tl1_cell(block);
             for first in (0..bk).step_by(QUADS_COLS) {
                 let mut columns = [_mm256_setzero_si256(); 4];
                 for (quad, column) in (first / 4..bk / 4).zip(&mut columns) {
-                    let half = |half| load_half(&bytes[at.half_column(block, quad, half)..]);
+                    let half = |half| load_half(&bytes[cell.half_column(quad, half)..]);
                     *column = _mm256_set_m128i(half(1), half(0));
                 }
                 self.store_quads(block * bk + first, columns);
@@ -193,19 +212,20 @@ impl Band {
             let magnitudes = columns_mut(magnitudes, cell, bk / 6).as_chunks_mut::<4>().0;
             let signs = columns_mut(signs, cell, bk / 24);
             for (i, (columns, words)) in magnitudes.iter_mut().zip(signs).enumerate() {
-                let triples = self.triples(block * bk + 24 * i);
-                for (column, two) in columns.iter_mut().zip(triples.as_chunks::<2>().0) {
-                    let [first, second] = two.map(|triples| _mm256_abs_epi8(triples));
-                    store(column, in_quarters(_mm256_or_si256(_mm256_slli_epi16::<4>(first), second)));
+                let col = block * bk + 24 * i;
+                let halves = [self.step(col).triples(), self.step(col + TRIPLES_COLS).triples()];
+                for (columns, triples) in columns.as_chunks_mut::<2>().0.iter_mut().zip(halves) {
+                    store(&mut columns[0], in_quarters(magnitudes_of(triples[0], triples[1])));
+                    store(&mut columns[1], in_quarters(magnitudes_of(triples[2], triples[3])));
                 }
-                store(words, sign_words(triples));
+                store(words, sign_words(halves));
             }
         }
         let blocks = (at.layout.cols() - three_cols) / 32;
         for block in 0..blocks {
             let pairs = columns_mut(pairs, at.cells_before(block, blocks), 8).as_chunks_mut::<4>().0;
             for (i, columns) in pairs.iter_mut().enumerate() {
-                let quads = self.quads(three_cols + 32 * block + QUADS_COLS * i);
+                let quads = self.step(three_cols + 32 * block + QUADS_COLS * i).quads();
                 for (column, quads) in columns.iter_mut().zip(quads) {
                     store(column, in_quarters(quads));
                 }
@@ -238,70 +258,28 @@ impl Band {
         }
     }
 
-    /// The bytes of the four quads from column `col` on, rows in order.
-    #[target_feature(enable = "avx2")]
+    /// The step that begins at column `col`.
     #[inline]
-    fn quads(&self, col: usize) -> [__m256i; 4] {
-        let (threes, sixteens) = (_mm256_set1_epi16(0x0103), _mm256_set1_epi16(0x0110));
-        self.columns_of(|row| {
-            let pairs = |row| _mm256_maddubs_epi16(threes, self.load_rows(row, col));
-            let indices = |pairs| _mm256_add_epi8(pairs, _mm256_set1_epi8(4));
-            let first = indices(_mm256_packs_epi16(pairs(row), pairs(row + 1)));
-            let second = indices(_mm256_packs_epi16(pairs(row + 2), pairs(row + 3)));
-            _mm256_packus_epi16(_mm256_maddubs_epi16(first, sixteens), _mm256_maddubs_epi16(second, sixteens))
-        })
-    }
-
-    /// The values 9 w0 + 3 w1 + w2 of the eight triples from column `col` on, rows in order.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn triples(&self, col: usize) -> [__m256i; 8] {
-        let spread = lanes_of([0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1]);
-        let (weights, ones) = (_mm256_set1_epi32(0x0001_0309), _mm256_set1_epi16(1));
-        let half = |col| {
-            self.columns_of(|row| {
-                let values = |row| {
-                    let codes = _mm256_shuffle_epi8(self.load_rows(row, col), spread);
-                    _mm256_madd_epi16(_mm256_maddubs_epi16(weights, codes), ones)
-                };
-                _mm256_packs_epi16(
-                    _mm256_packs_epi32(values(row), values(row + 1)),
-                    _mm256_packs_epi32(values(row + 2), values(row + 3)),
-                )
-            })
-        };
-        let ([a, b, c, d], [e, f, g, h]) = (half(col), half(col + TRIPLES_COLS));
-        [a, b, c, d, e, f, g, h]
-    }
-
-    /// Four columns of bytes from `four_rows(row)`: four bytes of each of the rows `row`..`row + 4` and 16 further.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn columns_of(&self, four_rows: impl Fn(usize) -> __m256i) -> [__m256i; 4] {
-        let transposed = lanes_of([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]);
-        let column = |row| _mm256_shuffle_epi8(four_rows(row), transposed);
-        transpose_dwords([column(0), column(4), column(8), column(12)])
-    }
-
-    /// 16 codes from column `col` on, of row `row` and of row 16 + `row`.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn load_rows(&self, row: usize, col: usize) -> __m256i {
-        let codes = |row| load_codes(&self.codes[row * self.stride + col..]);
-        _mm256_set_m128i(codes(row + 16), codes(row))
+    fn step(&self, col: usize) -> Step<'_> {
+        Step { codes: &self.codes[col..][..(ROWS - 1) * self.stride + QUADS_COLS], stride: self.stride }
     }
 
     /// The codes of four quads, whose bytes are rows in order, to the columns from `col` on.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn store_quads(&mut self, col: usize, quads: [__m256i; 4]) {
-        let digits = PAIR_DIGITS.each_ref().map(|digits| both_lanes(digits));
-        let rows = quads.map(|bytes| {
+        let [w0, w1] = PAIR_DIGITS.each_ref().map(|digits| both_lanes(digits));
+        let mut dwords = [[_mm256_setzero_si256(); 4]; 4];
+        for (dwords, bytes) in dwords.iter_mut().zip(quads) {
             let [first, second] = nibbles(bytes);
-            let code = |digit: usize, index| _mm256_shuffle_epi8(digits[digit], index);
-            zip_columns([code(0, first), code(1, first), code(0, second), code(1, second)])
-        });
-        self.store_rows(col, rows);
+            *dwords = zip_columns([
+                _mm256_shuffle_epi8(w0, first),
+                _mm256_shuffle_epi8(w1, first),
+                _mm256_shuffle_epi8(w0, second),
+                _mm256_shuffle_epi8(w1, second),
+            ]);
+        }
+        self.store_rows(col, dwords);
     }
 
     /// The codes of four triples, from two columns of magnitudes and one of signs, to the columns from `col` on.
@@ -333,15 +311,81 @@ impl Band {
     #[target_feature(enable = "avx2")]
     #[inline]
     fn store_rows(&mut self, col: usize, dwords: [[__m256i; 4]; 4]) {
+        let codes = self.codes[col..][..(ROWS - 1) * self.stride + QUADS_COLS].as_mut_ptr();
         for four in 0..4 {
-            let rows = transpose_dwords(dwords.map(|dwords| dwords[four]));
-            for (i, codes) in rows.into_iter().enumerate() {
-                for (half, codes) in tl_avx2::lanes(codes).into_iter().enumerate() {
-                    let at = (16 * half + 4 * four + i) * self.stride + col;
-                    store_codes(&mut self.codes[at..], codes);
+            let rows = transpose_dwords([dwords[0][four], dwords[1][four], dwords[2][four], dwords[3][four]]);
+            for (i, codes_of_rows) in rows.into_iter().enumerate() {
+                let low = codes.wrapping_add((4 * four + i) * self.stride);
+                // SAFETY: 4 * four + i is at most 15, and the slice ends 16 codes after the begin of row 16 + 15.
+                unsafe {
+                    _mm256_storeu2_m128i(
+                        low.wrapping_add(16 * self.stride).cast(),
+                        low.cast(),
+                        codes_of_rows,
+                    );
                 }
             }
         }
+    }
+}
+
+/// 16 columns of a band, of which row r begins at `codes[r * stride]`.
+struct Step<'a> {
+    /// (32 - 1) * stride + 16 of them.
+    codes: &'a [i8],
+    stride: usize,
+}
+
+impl Step<'_> {
+    /// The bytes of the four quads, rows in order.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn quads(&self) -> [__m256i; 4] {
+        let (threes, sixteens) = (_mm256_set1_epi16(0x0103), _mm256_set1_epi16(0x0110));
+        self.columns_of(|row| {
+            let pairs = |row| _mm256_maddubs_epi16(threes, self.load_rows(row));
+            let indices = |pairs| _mm256_add_epi8(pairs, _mm256_set1_epi8(4));
+            let first = indices(_mm256_packs_epi16(pairs(row), pairs(row + 1)));
+            let second = indices(_mm256_packs_epi16(pairs(row + 2), pairs(row + 3)));
+            _mm256_packus_epi16(_mm256_maddubs_epi16(first, sixteens), _mm256_maddubs_epi16(second, sixteens))
+        })
+    }
+
+    /// The values 9 w0 + 3 w1 + w2 of the four triples in the first 12 columns, rows in order.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn triples(&self) -> [__m256i; 4] {
+        let spread = lanes_of([0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1]);
+        let (weights, ones) = (_mm256_set1_epi32(0x0001_0309), _mm256_set1_epi16(1));
+        self.columns_of(|row| {
+            let values = |row| {
+                let codes = _mm256_shuffle_epi8(self.load_rows(row), spread);
+                _mm256_madd_epi16(_mm256_maddubs_epi16(weights, codes), ones)
+            };
+            _mm256_packs_epi16(
+                _mm256_packs_epi32(values(row), values(row + 1)),
+                _mm256_packs_epi32(values(row + 2), values(row + 3)),
+            )
+        })
+    }
+
+    /// Four columns of bytes from `four_rows(row)`: four bytes of each of the rows `row`..`row + 4` and 16 further.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn columns_of(&self, four_rows: impl Fn(usize) -> __m256i) -> [__m256i; 4] {
+        let transposed = lanes_of([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]);
+        let column = |row| _mm256_shuffle_epi8(four_rows(row), transposed);
+        transpose_dwords([column(0), column(4), column(8), column(12)])
+    }
+
+    /// Row `row` and row 16 + `row`, for `row` below 16.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn load_rows(&self, row: usize) -> __m256i {
+        assert!(row < 16);
+        let low = self.codes.as_ptr().wrapping_add(row * self.stride);
+        // SAFETY: the step holds 16 codes from row 16 + 15 on, and from every row before it.
+        unsafe { _mm256_loadu2_m128i(low.wrapping_add(16 * self.stride).cast(), low.cast()) }
     }
 }
 
@@ -353,10 +397,17 @@ fn sign_bit(triple: i8) -> __m256i {
     _mm256_set_m128i(bit(6 - 2 * triple), bit(7 - 2 * triple))
 }
 
-/// The sign words of eight triples of 32 rows.
+/// The magnitudes of two triples, the first in the high nibble.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn sign_words([a, b, c, d, e, f, g, h]: [__m256i; 8]) -> __m256i {
+fn magnitudes_of(first: __m256i, second: __m256i) -> __m256i {
+    _mm256_or_si256(_mm256_slli_epi16::<4>(_mm256_abs_epi8(first)), _mm256_abs_epi8(second))
+}
+
+/// The sign words of twice four triples of 32 rows.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn sign_words([first, second]: [[__m256i; 4]; 2]) -> __m256i {
     let bits = |triples: [__m256i; 4]| {
         let mut all = _mm256_setzero_si256();
         for (triple, values) in (0..).zip(triples) {
@@ -366,7 +417,7 @@ fn sign_words([a, b, c, d, e, f, g, h]: [__m256i; 8]) -> __m256i {
         let [low, high] = tl_avx2::lanes(all);
         _mm_or_si128(low, high)
     };
-    let (high, low) = (bits([a, b, c, d]), bits([e, f, g, h]));
+    let (high, low) = (bits(first), bits(second));
     _mm256_set_m128i(_mm_unpackhi_epi8(low, high), _mm_unpacklo_epi8(low, high))
 }
 
@@ -436,24 +487,6 @@ fn store_half(bytes: &mut [u8], value: __m128i) {
     let bytes = &mut bytes[..16];
     // SAFETY: 16 bytes are writable; storeu needs no alignment.
     unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) };
-}
-
-/// The first 16 codes.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load_codes(codes: &[i8]) -> __m128i {
-    let codes = &codes[..16];
-    // SAFETY: 16 bytes are readable; loadu needs no alignment.
-    unsafe { _mm_loadu_si128(codes.as_ptr().cast()) }
-}
-
-/// Over the first 16 codes.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn store_codes(codes: &mut [i8], value: __m128i) {
-    let codes = &mut codes[..16];
-    // SAFETY: 16 bytes are writable; storeu needs no alignment.
-    unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), value) };
 }
 
 /// The columns of cell `cell`, each cell being `count` columns.
