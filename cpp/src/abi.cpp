@@ -299,15 +299,17 @@ bnb_status avx2_available(const char **why) noexcept {
 constexpr Kernels kPortable = {
     bnb::max_abs_bits_portable,    bnb::quantize_row_portable, bnb::ternarize_absmean_portable,
     bnb::ternarize_signs_portable, bnb::dequantize_portable,   bnb::scale_dots_portable,
-    bnb::pack_i2s_portable,        bnb::unpack_i2s_portable,   bnb::make_i2s_portable,
-    bnb::make_tl1_portable,        bnb::make_tl2_portable,
+    bnb::pack_i2s_portable,        bnb::unpack_i2s_portable,   bnb::pack_tl_tile_portable,
+    bnb::unpack_tl_tile_portable,  bnb::make_i2s_portable,     bnb::make_tl1_portable,
+    bnb::make_tl2_portable,
 };
 
 #if BNB_X86_64
 constexpr Kernels kAvx2 = {
-    bnb::max_abs_bits_avx2, bnb::quantize_row_avx2, bnb::ternarize_absmean_avx2, bnb::ternarize_signs_avx2,
-    bnb::dequantize_avx2,   bnb::scale_dots_avx2,   bnb::pack_i2s_avx2,          bnb::unpack_i2s_avx2,
-    bnb::make_i2s_avx2,     bnb::make_tl1_avx2,     bnb::make_tl2_avx2,
+    bnb::max_abs_bits_avx2, bnb::quantize_row_avx2,   bnb::ternarize_absmean_avx2, bnb::ternarize_signs_avx2,
+    bnb::dequantize_avx2,   bnb::scale_dots_avx2,     bnb::pack_i2s_avx2,          bnb::unpack_i2s_avx2,
+    bnb::pack_tl_tile_avx2, bnb::unpack_tl_tile_avx2, bnb::make_i2s_avx2,          bnb::make_tl1_avx2,
+    bnb::make_tl2_avx2,
 };
 #else
 constexpr const Kernels &kAvx2 = kPortable; // named, but never available

@@ -1,8 +1,8 @@
 // Where each ternary weight stands in the packed bytes. docs/FORMATS.md 2 (I2_S), 5 (TL2) and 6 (TL1).
 //
-// The two tiled formats are walked by one loop nest each, in the order of the bytes. The nest knows positions
-// only; packing and unpacking hand it what to do at each of them, so that the two cannot disagree on the
-// order.
+// A tile (BM rows) of the two tiled formats is walked by one loop nest each, in the order of its bytes. The
+// nest knows positions only, bytes and rows counted from the first of the tile; packing and unpacking hand it
+// what to do at each of them, so that the two cannot disagree on the order.
 
 #include "layout.hpp"
 
@@ -22,16 +22,14 @@ size_t tl2_row(size_t position) {
 template <class Nibble> bool walk_tl1(const bnb_layout &layout, Nibble nibble) {
     const size_t bm = layout.bm, bk = layout.bk, by = layout.by, row_block = 256 / by;
     size_t byte = 0;
-    for (size_t tile = 0; tile < layout.rows; tile += bm) {
-        for (size_t block = 0; block < layout.cols; block += bk) {
-            for (size_t rows = tile; rows < tile + bm; rows += row_block) {
-                for (size_t inner = block; inner < block + bk; inner += by) {
-                    for (size_t group = rows; group < rows + row_block; group += 16) {
-                        for (size_t quad = inner; quad < inner + by; quad += 4) {
-                            for (size_t row = group; row < group + 16; ++row, ++byte) {
-                                if (!nibble(byte, 4, row, quad) || !nibble(byte, 0, row, quad + 2)) {
-                                    return false;
-                                }
+    for (size_t block = 0; block < layout.cols; block += bk) {
+        for (size_t rows = 0; rows < bm; rows += row_block) {
+            for (size_t inner = block; inner < block + bk; inner += by) {
+                for (size_t group = rows; group < rows + row_block; group += 16) {
+                    for (size_t quad = inner; quad < inner + by; quad += 4) {
+                        for (size_t row = group; row < group + 16; ++row, ++byte) {
+                            if (!nibble(byte, 4, row, quad) || !nibble(byte, 0, row, quad + 2)) {
+                                return false;
                             }
                         }
                     }
@@ -47,15 +45,13 @@ template <class Nibble> bool walk_tl1(const bnb_layout &layout, Nibble nibble) {
 template <class Nibble>
 bool walk_tl2(const bnb_layout &layout, size_t from, size_t to, size_t block, size_t width, Nibble nibble) {
     size_t byte = 0;
-    for (size_t tile = 0; tile < layout.rows; tile += layout.bm) {
-        for (size_t start = from; start < to; start += block) {
-            for (size_t rows = tile; rows < tile + layout.bm; rows += 32) {
-                for (size_t column = start; column < start + block; column += 2 * width) {
-                    for (size_t position = 0; position < 32; ++position, ++byte) {
-                        const size_t row = rows + tl2_row(position);
-                        if (!nibble(byte, 4, row, column) || !nibble(byte, 0, row, column + width)) {
-                            return false;
-                        }
+    for (size_t start = from; start < to; start += block) {
+        for (size_t rows = 0; rows < layout.bm; rows += 32) {
+            for (size_t column = start; column < start + block; column += 2 * width) {
+                for (size_t position = 0; position < 32; ++position, ++byte) {
+                    const size_t row = rows + tl2_row(position);
+                    if (!nibble(byte, 4, row, column) || !nibble(byte, 0, row, column + width)) {
+                        return false;
                     }
                 }
             }
@@ -68,16 +64,14 @@ bool walk_tl2(const bnb_layout &layout, size_t from, size_t to, size_t block, si
 // Calls sign(byte, bit, row, first column of the group).
 template <class Sign> void walk_tl2_signs(const bnb_layout &layout, size_t three_cols, Sign sign) {
     size_t byte = 0;
-    for (size_t tile = 0; tile < layout.rows; tile += layout.bm) {
-        for (size_t start = 0; start < three_cols; start += layout.bk) {
-            for (size_t rows = tile; rows < tile + layout.bm; rows += 32) {
-                for (size_t column = start; column < start + layout.bk; column += 24) {
-                    for (size_t word = 0; word < 16; ++word, byte += 2) {
-                        for (size_t group = 0; group < 8; ++group) {
-                            const size_t upper = 15 - 2 * group, lower = upper - 1;
-                            sign(byte + upper / 8, upper % 8, rows + word, column + 3 * group);
-                            sign(byte + lower / 8, lower % 8, rows + 16 + word, column + 3 * group);
-                        }
+    for (size_t start = 0; start < three_cols; start += layout.bk) {
+        for (size_t rows = 0; rows < layout.bm; rows += 32) {
+            for (size_t column = start; column < start + layout.bk; column += 24) {
+                for (size_t word = 0; word < 16; ++word, byte += 2) {
+                    for (size_t group = 0; group < 8; ++group) {
+                        const size_t upper = 15 - 2 * group, lower = upper - 1;
+                        sign(byte + upper / 8, upper % 8, rows + word, column + 3 * group);
+                        sign(byte + lower / 8, lower % 8, rows + 16 + word, column + 3 * group);
                     }
                 }
             }
@@ -116,26 +110,45 @@ bool set_triple(unsigned magnitude, int8_t *codes) {
     return true;
 }
 
-void pack_tl1(const bnb_layout &layout, const int8_t *codes, uint8_t *dst) {
+void pack_tl1(const bnb_layout &layout, size_t tile, const int8_t *codes, uint8_t *dst) {
+    const size_t tile_bytes = layout.bm * layout.cols / 4;
+    dst += tile * tile_bytes;
+    std::memset(dst, 0, tile_bytes);
     walk_tl1(layout, [&](size_t byte, unsigned shift, size_t row, size_t column) {
         dst[byte] |= static_cast<uint8_t>(pair_index(codes + row * layout.cols + column) << shift);
         return true;
     });
 }
 
-bool unpack_tl1(const bnb_layout &layout, const uint8_t *bytes, int8_t *codes) {
+bool unpack_tl1(const bnb_layout &layout, size_t tile, const uint8_t *bytes, int8_t *codes) {
+    bytes += tile * (layout.bm * layout.cols / 4);
     return walk_tl1(layout, [&](size_t byte, unsigned shift, size_t row, size_t column) {
         return set_pair(bytes[byte] >> shift & 15u, codes + row * layout.cols + column);
     });
 }
 
-void pack_tl2(const bnb_layout &layout, size_t three_cols, const int8_t *codes, uint8_t *dst) {
-    uint8_t *signs = dst + three_cols * layout.rows / 6;
-    uint8_t *pairs = signs + three_cols * layout.rows / 24;
+// The three sections of one tile of TL2, and their lengths.
+struct Tl2Tile {
+    Tl2Tile(const bnb_layout &layout, size_t three_cols, size_t tile)
+        : n_magnitudes(three_cols * layout.bm / 6), n_signs(three_cols * layout.bm / 24),
+          n_pairs((layout.cols - three_cols) * layout.bm / 4), magnitudes(tile * n_magnitudes),
+          signs(three_cols * layout.rows / 6 + tile * n_signs),
+          pairs(three_cols * layout.rows / 6 + three_cols * layout.rows / 24 + tile * n_pairs) {}
+
+    size_t n_magnitudes, n_signs, n_pairs;
+    size_t magnitudes, signs, pairs; // offsets in the tensor
+};
+
+void pack_tl2(const bnb_layout &layout, size_t three_cols, size_t tile, const int8_t *codes, uint8_t *dst) {
+    const Tl2Tile at(layout, three_cols, tile);
+    uint8_t *magnitudes = dst + at.magnitudes, *signs = dst + at.signs, *pairs = dst + at.pairs;
+    std::memset(magnitudes, 0, at.n_magnitudes);
+    std::memset(signs, 0, at.n_signs);
+    std::memset(pairs, 0, at.n_pairs);
     walk_tl2(layout, 0, three_cols, layout.bk, 3,
              [&](size_t byte, unsigned shift, size_t row, size_t column) {
                  const int value = triple_value(codes + row * layout.cols + column);
-                 dst[byte] |= static_cast<uint8_t>((value < 0 ? -value : value) << shift);
+                 magnitudes[byte] |= static_cast<uint8_t>((value < 0 ? -value : value) << shift);
                  return true;
              });
     walk_tl2_signs(layout, three_cols, [&](size_t byte, size_t bit, size_t row, size_t column) {
@@ -149,11 +162,12 @@ void pack_tl2(const bnb_layout &layout, size_t three_cols, const int8_t *codes, 
              });
 }
 
-bool unpack_tl2(const bnb_layout &layout, size_t three_cols, const uint8_t *bytes, int8_t *codes) {
-    const uint8_t *signs = bytes + three_cols * layout.rows / 6;
-    const uint8_t *pairs = signs + three_cols * layout.rows / 24;
+bool unpack_tl2(const bnb_layout &layout, size_t three_cols, size_t tile, const uint8_t *bytes,
+                int8_t *codes) {
+    const Tl2Tile at(layout, three_cols, tile);
+    const uint8_t *magnitudes = bytes + at.magnitudes, *signs = bytes + at.signs, *pairs = bytes + at.pairs;
     const auto triple = [&](size_t byte, unsigned shift, size_t row, size_t column) {
-        return set_triple(bytes[byte] >> shift & 15u, codes + row * layout.cols + column);
+        return set_triple(magnitudes[byte] >> shift & 15u, codes + row * layout.cols + column);
     };
     const auto pair = [&](size_t byte, unsigned shift, size_t row, size_t column) {
         return set_pair(pairs[byte] >> shift & 15u, codes + row * layout.cols + column);
@@ -258,29 +272,31 @@ bool unpack_i2s_portable(const uint8_t *bytes, size_t blocks, int8_t *codes) {
     return unused == 0;
 }
 
-void pack_codes(const bnb_layout &layout, const Sizes &sizes, const int8_t *codes, uint8_t *dst) {
-    if (layout.format == BNB_FORMAT_I2_S) {
-        pack_i2s_portable(codes, sizes.weights / kI2sBlock, dst);
-        return;
-    }
-    std::memset(dst, 0, sizes.code_bytes);
+void pack_tl_tile_portable(const bnb_layout &layout, const Sizes &sizes, size_t tile, const int8_t *codes,
+                           uint8_t *bytes) {
     if (layout.format == BNB_FORMAT_TL1) {
-        pack_tl1(layout, codes, dst);
+        pack_tl1(layout, tile, codes, bytes);
     } else {
-        pack_tl2(layout, sizes.three_cols, codes, dst);
+        pack_tl2(layout, sizes.three_cols, tile, codes, bytes);
     }
 }
 
+bool unpack_tl_tile_portable(const bnb_layout &layout, const Sizes &sizes, size_t tile, const uint8_t *bytes,
+                             int8_t *codes) {
+    return layout.format == BNB_FORMAT_TL1 ? unpack_tl1(layout, tile, bytes, codes)
+                                           : unpack_tl2(layout, sizes.three_cols, tile, bytes, codes);
+}
+
 bnb_status unpack_codes(const bnb_layout &layout, const Sizes &sizes, const uint8_t *bytes, int8_t *codes) {
-    bool valid = false;
     if (layout.format == BNB_FORMAT_I2_S) {
-        valid = unpack_i2s_portable(bytes, sizes.weights / kI2sBlock, codes);
-    } else if (layout.format == BNB_FORMAT_TL1) {
-        valid = unpack_tl1(layout, bytes, codes);
-    } else {
-        valid = unpack_tl2(layout, sizes.three_cols, bytes, codes);
+        return unpack_i2s_portable(bytes, sizes.weights / kI2sBlock, codes) ? BNB_OK : BNB_INVALID_DATA;
     }
-    return valid ? BNB_OK : BNB_INVALID_DATA;
+    for (size_t tile = 0; tile < layout.rows / layout.bm; ++tile) {
+        if (!unpack_tl_tile_portable(layout, sizes, tile, bytes, codes + tile * layout.bm * layout.cols)) {
+            return BNB_INVALID_DATA;
+        }
+    }
+    return BNB_OK;
 }
 
 } // namespace bnb

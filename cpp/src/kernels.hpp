@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "layout.hpp"
 #include "product.hpp"
 
 namespace bnb {
@@ -26,6 +27,11 @@ struct Kernels {
     // blocks of 128 codes <-> 32 bytes; false at a code 3
     void (*pack_i2s)(const int8_t *codes, size_t blocks, uint8_t *dst);
     bool (*unpack_i2s)(const uint8_t *bytes, size_t blocks, int8_t *codes);
+    // one tile of TL1 or TL2, see layout.hpp
+    void (*pack_tl_tile)(const bnb_layout &layout, const Sizes &sizes, size_t tile, const int8_t *codes,
+                         uint8_t *bytes);
+    bool (*unpack_tl_tile)(const bnb_layout &layout, const Sizes &sizes, size_t tile, const uint8_t *bytes,
+                           int8_t *codes);
 
     bnb_status (*make_i2s)(const bnb_weights &weights, size_t n_max, Product **product);
     bnb_status (*make_tl1)(const bnb_weights &weights, size_t n_max, Product **product);

@@ -24,11 +24,20 @@ constexpr size_t kI2sBlockBytes = 32;
 // BNB_INVALID_ARGUMENT for an unknown format, BNB_UNSUPPORTED for a shape or tile the format cannot hold.
 bnb_status check_layout(const bnb_layout &layout, Sizes *sizes);
 
-// Codes [rows, cols] of -1, 0, +1 -> the code bytes of `layout` (sizes.code_bytes of them, nothing behind).
-void pack_codes(const bnb_layout &layout, const Sizes &sizes, const int8_t *codes, uint8_t *dst);
-
-// The inverse; BNB_INVALID_DATA at the first code that no packer produces.
+// All codes [rows, cols] of a tensor; BNB_INVALID_DATA where there is a code that no packer produces.
 bnb_status unpack_codes(const bnb_layout &layout, const Sizes &sizes, const uint8_t *bytes, int8_t *codes);
+
+// Tile `tile` of TL1 or TL2: codes [bm, cols] <-> its part of the code bytes of the tensor `bytes`. False at
+// a code that no packer produces. kCodePadding codes behind the tile's may be read, and must be there.
+constexpr size_t kCodePadding = 16;
+void pack_tl_tile_portable(const bnb_layout &layout, const Sizes &sizes, size_t tile, const int8_t *codes,
+                           uint8_t *bytes);
+bool unpack_tl_tile_portable(const bnb_layout &layout, const Sizes &sizes, size_t tile, const uint8_t *bytes,
+                             int8_t *codes);
+void pack_tl_tile_avx2(const bnb_layout &layout, const Sizes &sizes, size_t tile, const int8_t *codes,
+                       uint8_t *bytes);
+bool unpack_tl_tile_avx2(const bnb_layout &layout, const Sizes &sizes, size_t tile, const uint8_t *bytes,
+                         int8_t *codes);
 
 // The I2_S layout knows no rows: any number of whole blocks of 128 codes <-> 32 bytes.
 void pack_i2s_portable(const int8_t *codes, size_t blocks, uint8_t *dst);

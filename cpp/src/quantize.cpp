@@ -144,10 +144,13 @@ bnb_status quantize_weights(const Kernels &kernels, const bnb_layout &layout, co
             kernels.pack_i2s(codes, count / kI2sBlock, dst + from / 4);
         }
     } else {
-        const std::unique_ptr<int8_t[]> codes(new int8_t[n]);
-        ternarize(0, n, codes.get());
-        nonzero = any_nonzero(codes.get(), n);
-        pack_codes(layout, sizes, codes.get(), dst);
+        const size_t count = layout.bm * layout.cols;
+        const std::unique_ptr<int8_t[]> codes(new int8_t[count + kCodePadding]());
+        for (size_t tile = 0; tile < layout.rows / layout.bm; ++tile) {
+            ternarize(tile * count, count, codes.get());
+            nonzero = nonzero || any_nonzero(codes.get(), count);
+            kernels.pack_tl_tile(layout, sizes, tile, codes.get(), dst);
+        }
     }
     std::memset(dst + sizes.code_bytes, 0, sizes.packed_bytes - sizes.code_bytes);
     if (absmean) {
@@ -173,12 +176,15 @@ bnb_status dequantize_weights(const Kernels &kernels, const bnb_weights &weights
         }
         return BNB_OK;
     }
-    const std::unique_ptr<int8_t[]> codes(new int8_t[n]);
-    const bnb_status status = unpack_codes(weights.layout, sizes, weights.bytes, codes.get());
-    if (status == BNB_OK) {
-        kernels.dequantize(codes.get(), n, weights.scale, dst);
+    const size_t count = weights.layout.bm * weights.layout.cols;
+    const std::unique_ptr<int8_t[]> codes(new int8_t[count]);
+    for (size_t tile = 0; tile < weights.layout.rows / weights.layout.bm; ++tile) {
+        if (!kernels.unpack_tl_tile(weights.layout, sizes, tile, weights.bytes, codes.get())) {
+            return BNB_INVALID_DATA;
+        }
+        kernels.dequantize(codes.get(), count, weights.scale, dst + tile * count);
     }
-    return status;
+    return BNB_OK;
 }
 
 } // namespace bnb

@@ -29,14 +29,14 @@ use super::super::detect::Avx2;
 use super::{Prepared, Product};
 
 /// 32 bytes: the codes of a block, or 32 activations.
-type Lane = [u8; 32];
+pub(super) type Lane = [u8; 32];
 /// The activations of a block, by group.
 type Groups = [[i8; 32]; 4];
 /// Unpacked codes of a block of four weight rows, by group and row.
 type Unpacked = [[Lane; 4]; 4];
 
 /// Columns per block.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 /// Blocks whose products times 4 fit int16 (see above).
 const GEMV_BLOCKS: usize = 8;
 /// Blocks whose products fit int16.
@@ -84,25 +84,8 @@ impl Product for I2s<'_> {
     }
 }
 
-/// Packs ternary codes of whole blocks and the scale into `dst`, the rest of it zeros.
-pub(super) fn pack(_: Avx2, codes: &[i8], scale: f32, dst: &mut [u8]) {
-    let (packed, tail) = dst.split_at_mut(codes.len() / 4);
-    // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-    unsafe { pack_codes(codes, packed) };
-    tail.fill(0);
-    tail[..4].copy_from_slice(&scale.to_le_bytes());
-}
-
-/// `dst` `[rows, cols]` = code * scale. Nothing is written where a code is invalid.
-pub(super) fn dequantize(token: Avx2, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), FormatError> {
-    let codes = codes(token, weights)?;
-    // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-    unsafe { dequantize_codes(codes, weights.scale(), dst) };
-    Ok(())
-}
-
 /// The code bytes as blocks, once no code is 3.
-fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], FormatError> {
+pub(super) fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], FormatError> {
     let bytes = &weights.bytes()[..weights.layout().code_bytes()];
     // SAFETY: the token proves that this CPU runs AVX2 and FMA.
     if unsafe { has_code_3(bytes) } {
@@ -253,29 +236,6 @@ fn unpack(rows: [&[Lane]; 4], blocks: usize, buffer: &mut [Unpacked]) {
             store(&mut groups[1][r], _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask));
             store(&mut groups[2][r], _mm256_and_si256(_mm256_srli_epi16::<2>(v), mask));
             store(&mut groups[3][r], _mm256_and_si256(v, mask));
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn pack_codes(codes: &[i8], packed: &mut [u8]) {
-    let (codes, packed) = (codes.as_chunks::<BLOCK>().0, packed.as_chunks_mut::<32>().0);
-    for (codes, packed) in codes.iter().zip(packed) {
-        for b in 0..32 {
-            let u = |group: usize| (codes[32 * group + b] + 1) as u8;
-            packed[b] = u(0) << 6 | u(1) << 4 | u(2) << 2 | u(3);
-        }
-    }
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn dequantize_codes(codes: &[Lane], scale: f32, dst: &mut [f32]) {
-    for (codes, dst) in codes.iter().zip(dst.as_chunks_mut::<BLOCK>().0) {
-        for group in 0..4 {
-            for b in 0..32 {
-                let u = codes[b] >> (6 - 2 * group) & 3;
-                dst[32 * group + b] = f32::from(u as i8 - 1) * scale;
-            }
         }
     }
 }

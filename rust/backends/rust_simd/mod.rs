@@ -5,17 +5,20 @@
 //! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`].
 
 mod i2s_avx2;
+mod i2s_pack_avx2;
 mod linear;
 mod quantize_avx2;
 mod tl1_avx2;
 mod tl2_avx2;
 mod tl_avx2;
+mod tl_pack_avx2;
 
-use crate::bitnet::formats::{self, FormatError, Layout, WeightFormat, Weights};
+use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
 
 use super::detect::Avx2;
 use super::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule, build_info, checks};
 use linear::Linear;
+use quantize_avx2::Ternary;
 
 /// Prepared weights of one format on one instruction set: exact int32 products and nothing else. What is
 /// common to every format (length checks, quantising activations, scaling) stands around it.
@@ -102,8 +105,6 @@ impl Backend for RustAvx2 {
         }
     }
 
-    /// Ternary codes are made with AVX2 for every format and packed with AVX2 for I2_S; the tiled orders of TL1
-    /// and TL2 are written by [`formats::pack`].
     fn quantize_weights(
         &self,
         layout: &Layout,
@@ -114,28 +115,26 @@ impl Backend for RustAvx2 {
         let token = self.token()?;
         checks::length("src", src.len(), layout.n_weights())?;
         checks::length("dst", dst.len(), layout.packed_bytes())?;
-        let max_abs = token.max_abs(src).map_err(|index| non_finite(src, index))?;
-        let mut codes = checks::zeros::<i8>(AVX2_NAME, layout.rows(), layout.cols())?;
-        let scale = quantize_avx2::ternary(token, rule, src, max_abs, &mut codes);
-        match layout.format() {
-            WeightFormat::I2S => i2s_avx2::pack(token, &codes, scale, dst),
-            WeightFormat::Tl1 | WeightFormat::Tl2 => formats::pack(layout, &codes, scale, dst)?,
-        }
+        let ternary = Ternary::of(token, rule, src).map_err(|index| non_finite(src, index))?;
+        let scale_at = layout.scale_offset() - layout.code_bytes();
+        let (bytes, tail) = dst.split_at_mut(layout.code_bytes());
+        let nonzero = match layout.format() {
+            WeightFormat::I2S => i2s_pack_avx2::pack(token, ternary, src, bytes),
+            WeightFormat::Tl1 | WeightFormat::Tl2 => tl_pack_avx2::pack(token, layout, ternary, src, bytes)?,
+        };
+        let scale = ternary.scale(nonzero);
+        tail.fill(0);
+        tail[scale_at..scale_at + 4].copy_from_slice(&scale.to_le_bytes());
         Ok(scale)
     }
 
-    /// I2_S is unpacked with AVX2, TL1 and TL2 by [`formats::unpack`]; the products with the scale are AVX2.
     fn dequantize_weights(&self, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
         let token = self.token()?;
         let layout = weights.layout();
         checks::length("dst", dst.len(), layout.n_weights())?;
         match layout.format() {
-            WeightFormat::I2S => i2s_avx2::dequantize(token, weights, dst)?,
-            WeightFormat::Tl1 | WeightFormat::Tl2 => {
-                let mut codes = checks::zeros(AVX2_NAME, layout.rows(), layout.cols())?;
-                formats::unpack(weights, &mut codes)?;
-                quantize_avx2::dequantize(token, &codes, weights.scale(), dst);
-            }
+            WeightFormat::I2S => i2s_pack_avx2::dequantize(token, weights, dst)?,
+            WeightFormat::Tl1 | WeightFormat::Tl2 => tl_pack_avx2::dequantize(token, weights, dst)?,
         }
         Ok(())
     }
@@ -150,10 +149,18 @@ impl Backend for RustAvx2 {
     ) -> Result<(), BackendError> {
         let token = self.token()?;
         checks::activations(AVX2_NAME, cols, (x.len(), q.len(), scale.len(), sum.len()))?;
-        token.max_abs(x).map_err(|index| non_finite(x, index))?;
+        // All rows are looked at before anything is written; what is learnt of the first ones is kept.
+        let mut known = [0.0; 256];
+        for (row, values) in x.chunks_exact(cols).enumerate() {
+            let max_abs = token.max_abs(values).map_err(|index| non_finite(x, row * cols + index))?;
+            if let Some(known) = known.get_mut(row) {
+                *known = max_abs;
+            }
+        }
         let outputs = q.chunks_exact_mut(cols).zip(scale).zip(sum);
-        for (x, ((q, scale), sum)) in x.chunks_exact(cols).zip(outputs) {
-            let max_abs = token.max_abs(x).map_err(|index| non_finite(x, index))?;
+        for (row, (x, ((q, scale), sum))) in x.chunks_exact(cols).zip(outputs).enumerate() {
+            let known = known.get(row).copied().map_or_else(|| token.max_abs(x), Ok);
+            let max_abs = known.map_err(|index| non_finite(x, index))?;
             *scale = activation_scale(WeightFormat::I2S, max_abs);
             *sum = token.quantize(x, *scale, q);
         }

@@ -7,9 +7,10 @@
 //! definition (float64, in index order).
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm256_add_epi32, _mm256_cvtps_epi32, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_packs_epi16, _mm256_packs_epi32, _mm256_permutevar8x32_epi32, _mm256_set1_ps,
-    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_storeu_si256,
+    __m256, __m256i, _mm_loadl_epi64, _mm256_add_epi32, _mm256_cvtepi8_epi32, _mm256_cvtps_epi32,
+    _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_packs_epi16, _mm256_packs_epi32,
+    _mm256_permutevar_ps, _mm256_permutevar8x32_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setr_ps,
+    _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use super::super::WeightRule;
@@ -26,7 +27,7 @@ impl Elementwise for Avx2 {
         if max_abs.is_finite() {
             return Ok(max_abs);
         }
-        Err(x.iter().position(|value| !value.is_finite()).unwrap_or_default())
+        Err(first_non_finite(x))
     }
 
     fn quantize(self, x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
@@ -40,23 +41,61 @@ impl Elementwise for Avx2 {
     }
 }
 
-/// Weights of largest magnitude `max_abs`, all finite, to ternary `codes` of the same length. Returns the scale.
-pub(super) fn ternary(_: Avx2, rule: WeightRule, src: &[f32], max_abs: f32, codes: &mut [i8]) -> f32 {
-    match rule {
-        WeightRule::AbsMean => {
-            let sum: f64 = src.iter().map(|w| f64::from(w.abs())).sum();
-            let mean = (sum / src.len() as f64) as f32;
-            let multiplier = 1.0 / mean.max(1e-5);
-            // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-            unsafe { round_to_ternary(src, multiplier, codes) };
-            if codes.iter().all(|&code| code == 0) { 0.0 } else { 1.0 / multiplier }
-        }
-        WeightRule::MaxAbs => {
-            // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-            unsafe { signs(src, codes) };
-            max_abs
+/// A weight rule that has seen the whole matrix: what each weight becomes no longer depends on the others.
+#[derive(Clone, Copy)]
+pub(super) enum Ternary {
+    /// `absmean`, by 1 / mean |w|.
+    Round {
+        /// 1 / max(mean |w|, 1e-5).
+        multiplier: f32,
+    },
+    /// `maxabs`: the signs.
+    Signs {
+        /// max |w|.
+        max_abs: f32,
+    },
+}
+
+impl Ternary {
+    /// Looks at all of `src`; where there is a NaN or an infinity, the index of the first one.
+    pub fn of(token: Avx2, rule: WeightRule, src: &[f32]) -> Result<Self, usize> {
+        match rule {
+            WeightRule::AbsMean => {
+                // SAFETY: the token proves that this CPU runs AVX2 and FMA.
+                let (largest, sum) = unsafe { magnitudes(src) };
+                if !f32::from_bits(largest).is_finite() {
+                    return Err(first_non_finite(src));
+                }
+                let mean = (sum / src.len() as f64) as f32;
+                Ok(Self::Round { multiplier: 1.0 / mean.max(1e-5) })
+            }
+            WeightRule::MaxAbs => Ok(Self::Signs { max_abs: token.max_abs(src)? }),
         }
     }
+
+    /// The codes of some of the weights.
+    pub fn codes(self, _: Avx2, src: &[f32], codes: &mut [i8]) {
+        // SAFETY: the token proves that this CPU runs AVX2 and FMA.
+        unsafe {
+            match self {
+                Self::Round { multiplier } => round_to_ternary(src, multiplier, codes),
+                Self::Signs { .. } => signs(src, codes),
+            }
+        }
+    }
+
+    /// The scale, once it is known whether any code is not 0.
+    pub fn scale(self, nonzero: bool) -> f32 {
+        match self {
+            Self::Round { multiplier } if nonzero => 1.0 / multiplier,
+            Self::Round { .. } => 0.0,
+            Self::Signs { max_abs } => max_abs,
+        }
+    }
+}
+
+fn first_non_finite(x: &[f32]) -> usize {
+    x.iter().position(|value| !value.is_finite()).unwrap_or_default()
 }
 
 /// `dst` = f32(code) * scale.
@@ -68,6 +107,20 @@ pub(super) fn dequantize(_: Avx2, codes: &[i8], scale: f32, dst: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 fn largest_magnitude_bits(x: &[f32]) -> u32 {
     x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff))
+}
+
+/// The bits of the largest magnitude, and the sum of all in index order: each addition waits for the one before,
+/// and the rest is done meanwhile.
+#[target_feature(enable = "avx2,fma")]
+fn magnitudes(x: &[f32]) -> (u32, f64) {
+    let (mut largest, mut sum) = (0, 0.0);
+    for x in x.chunks(STEP) {
+        largest = largest.max(largest_magnitude_bits(x));
+        for value in x {
+            sum += f64::from(value.abs());
+        }
+    }
+    (largest, sum)
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -125,11 +178,30 @@ fn signs(src: &[f32], codes: &mut [i8]) {
     }
 }
 
+/// The two low bits of a code choose among the three products.
 #[target_feature(enable = "avx2,fma")]
 fn multiply(codes: &[i8], scale: f32, dst: &mut [f32]) {
-    for (value, &code) in dst.iter_mut().zip(codes) {
+    let products = products([0.0, 1.0, 0.0, -1.0], scale);
+    let (code_steps, code_rest) = codes.as_chunks::<8>();
+    let (dst_steps, dst_rest) = dst.as_chunks_mut::<8>();
+    for (dst, codes) in dst_steps.iter_mut().zip(code_steps) {
+        // SAFETY: the arrays hold 8 codes and 8 floats; an unaligned load and an unaligned store.
+        unsafe {
+            let codes = _mm256_cvtepi8_epi32(_mm_loadl_epi64(codes.as_ptr().cast()));
+            _mm256_storeu_ps(dst.as_mut_ptr(), _mm256_permutevar_ps(products, codes));
+        }
+    }
+    for (value, &code) in dst_rest.iter_mut().zip(code_rest) {
         *value = f32::from(code) * scale;
     }
+}
+
+/// Four codes times `scale`, twice.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn products(codes: [f32; 4], scale: f32) -> __m256 {
+    let [a, b, c, d] = codes.map(|code| code * scale);
+    _mm256_setr_ps(a, b, c, d, a, b, c, d)
 }
 
 /// 32 int32 to 32 int8 in order, saturating. The packs work within 128-bit halves; the permutation undoes that.

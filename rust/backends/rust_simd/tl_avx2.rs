@@ -212,7 +212,7 @@ pub(super) fn nibbles(bytes: __m256i) -> [__m256i; 2] {
 }
 
 /// The weights of a pair index, and of a triple magnitude; entries that no packer uses are 0.
-const PAIR_DIGITS: [[u8; 16]; 2] = digits([3, 1], 4, 9, 0);
+pub(super) const PAIR_DIGITS: [[u8; 16]; 2] = digits([3, 1], 4, 9, 0);
 pub(super) const TRIPLE_DIGITS: [[u8; 16]; 3] = digits([9, 3, 1], 0, 14, 0);
 
 /// Weight + 1 of a pair index.
