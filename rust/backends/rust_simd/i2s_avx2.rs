@@ -6,22 +6,29 @@
 //! int32: a pair is within -512..=508, so 64 of them (-32768..=32512) fit and one more might not. int32 sums
 //! may wrap on the way: the final difference is right modulo 2^32, and it fits.
 //!
-//! Up to four activation rows (`gemv`). Bandwidth decides, so the codes are not even shifted into place: of v and
-//! v >> 4, `& 3` gives two groups as they are, `& 12` the other two times 4. The two kinds are summed apart (the
-//! second fits for 8 blocks: 8 * 2 * -2048 = -32768) and joined in int32 as 4 * low + high, a multiple of 4.
-//! Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead; they are
-//! in L1 when the second activation row wants them.
+//! One activation row (`gemv`). The codes are not even shifted into place: of v and v >> 4, `& 3` gives two groups
+//! as they are, `& 12` the other two times 4. The two kinds are summed apart (the second fits for 8 blocks:
+//! 8 * 2 * -2048 = -32768) and joined as low + high / 4, without a remainder. Four weight rows a quarter of the
+//! matrix apart are four streams from memory, each prefetched ahead.
 //!
-//! More rows (`gemm`). Codes of four weight rows are unpacked once, 16 blocks at a time, into a buffer that stays
-//! in L1, and used by every activation row in tiles of 4 x 2 sums: 64 groups of 32 columns, the int16 limit again.
-//! Activation rows are taken in chunks that stay in L2.
+//! Eight or four activation rows (`gemm`). A strip of their columns, at most the 16 blocks that int16 allows, is
+//! copied to a panel in L1 in the order of its use, and every weight row passes it: eight sums at a time, of one
+//! weight row with eight activation rows or of two with four. Sums of eight weight rows are transposed to where
+//! they belong. What is left of the activation rows goes through `gemv`.
+//!
+//! Two things are kept from the compiler (`add_products`, `reload`): it would order sums and hoist loads so that
+//! more values live at once than there are registers. And no closure here computes vectors: one inside a function
+//! of the standard library, which is compiled without AVX2, is called instead of inlined.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_prefetch, _mm_storeu_si128, _mm256_add_epi16,
     _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_hadd_epi32,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_setzero_si256, _mm256_srai_epi32, _mm256_srli_epi16, _mm256_storeu_si256,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_permute2x128_si256, _mm256_set1_epi8,
+    _mm256_set1_epi16, _mm256_setzero_si256, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_si256,
+    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
+use std::ops::Range;
 
 use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
 
@@ -32,23 +39,23 @@ use super::{Prepared, Product};
 pub(super) type Lane = [u8; 32];
 /// The activations of a block, by group.
 type Groups = [[i8; 32]; 4];
-/// Unpacked codes of a block of four weight rows, by group and row.
-type Unpacked = [[Lane; 4]; 4];
+/// The activations of a block of `C` rows, by group and row.
+type Columns<const C: usize> = [[[i8; 32]; C]; 4];
 
 /// Columns per block.
 pub(super) const BLOCK: usize = 128;
 /// Blocks whose products times 4 fit int16 (see above).
 const GEMV_BLOCKS: usize = 8;
 /// Blocks whose products fit int16.
-const GEMM_BLOCKS: usize = 16;
-/// Activation rows from which unpacking once pays.
-const GEMM_ROWS: usize = 5;
+const STRIP_BLOCKS: usize = 16;
 /// How far ahead of its use a weight row is fetched, in bytes.
 const PREFETCH_BYTES: usize = 1536;
-/// Bytes of activations that stay in L2 beside the weights.
-const L2_BYTES: usize = 384 * 1024;
 
-/// I2_S weights, read in place, with room for what the products of `n_max` activation rows need.
+/// Activations of a strip, aligned so that no load meets two cache lines.
+#[repr(align(32))]
+struct Panel([[i8; 32]; 8 * 4 * STRIP_BLOCKS]);
+
+/// I2_S weights, read in place, with room for a panel.
 struct I2s<'a> {
     /// The proof that [`Product::run`] needs.
     _token: Avx2,
@@ -56,31 +63,25 @@ struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    /// `[n_max]`: sum of each activation row.
-    sums: Vec<i32>,
-    /// Sums of four weight rows with each activation row of a chunk.
-    quads: Vec<[i32; 4]>,
+    panel: Box<Panel>,
 }
 
 /// Validates the codes and allocates; the weights are used where they are.
-pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>, n_max: usize) -> Prepared<'a> {
+pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>) -> Prepared<'a> {
     let layout = *weights.layout();
-    let codes = codes(token, &weights)?;
-    let chunk = chunk_rows(layout.cols()).min(n_max);
     Ok(Box::new(I2s {
         _token: token,
-        codes,
+        codes: codes(token, &weights)?,
         rows: layout.rows(),
         blocks: layout.cols() / BLOCK,
-        sums: vec![0; n_max],
-        quads: vec![[0; 4]; chunk],
+        panel: Box::new(Panel([[0; 32]; 8 * 4 * STRIP_BLOCKS])),
     }))
 }
 
 impl Product for I2s<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
         // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-        unsafe { if n < GEMM_ROWS { gemv(self, q, n, out) } else { gemm(self, q, n, out) } }
+        unsafe { products(self, q, n, out) }
     }
 }
 
@@ -96,146 +97,205 @@ pub(super) fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], Fo
     Ok(bytes.as_chunks().0)
 }
 
-/// Activation rows of one chunk, an even number.
-fn chunk_rows(cols: usize) -> usize {
-    (L2_BYTES / cols).max(2).next_multiple_of(2)
-}
-
-/// `out` `[n, rows]` for few activation rows: four weight rows stay in L1 while all of them pass.
+/// `out` `[n, rows]`: activation rows in eights, then a four, then one by one.
 #[target_feature(enable = "avx2,fma")]
-fn gemv(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut [i32]) {
-    let I2s { codes, rows, blocks, sums, .. } = weights;
-    let (rows, blocks, cols) = (*rows, *blocks, *blocks * BLOCK);
-    sum_rows(q, cols, sums);
-    let quarter = rows.div_ceil(4);
-    for i in 0..quarter {
-        // Where four quarters are more than the matrix, its last row is computed again.
-        let four = [0, 1, 2, 3].map(|stream| (i + stream * quarter).min(rows - 1));
-        let code_rows = four.map(|row| &codes[row * blocks..][..blocks]);
-        for ((q, q_sum), out) in q.chunks_exact(cols).zip(&sums[..n]).zip(out.chunks_exact_mut(rows)) {
-            let dots = lanes_of(add_lanes(gemv_rows(code_rows, groups(q))));
-            for (row, dot) in four.into_iter().zip(dots) {
-                out[row] = dot.wrapping_sub(*q_sum);
-            }
+fn products(weights: &mut I2s<'_>, mut q: &[i8], mut n: usize, mut out: &mut [i32]) {
+    while n > 0 {
+        let step = [8, 4, 1].into_iter().find(|step| *step <= n).unwrap_or(1);
+        let (q_now, q_later) = q.split_at(step * weights.blocks * BLOCK);
+        let (out_now, out_later) = out.split_at_mut(step * weights.rows);
+        match step {
+            8 => gemm::<8>(weights, q_now, out_now),
+            4 => gemm::<4>(weights, q_now, out_now),
+            _ => gemv(weights, q_now, out_now),
         }
+        (q, out, n) = (q_later, out_later, n - step);
     }
 }
 
-/// For each of four weight rows, eight int32 that add up to its product with `q`.
+/// `out` `[rows]` for one activation row.
 #[target_feature(enable = "avx2,fma")]
-fn gemv_rows(rows: [&[Lane]; 4], q: &[Groups]) -> [__m256i; 4] {
+fn gemv(weights: &I2s<'_>, q: &[i8], out: &mut [i32]) {
+    let row = |index: usize| &weights.codes[index * weights.blocks..][..weights.blocks];
+    let q_sum = sum(q);
+    let q = groups(q);
+    let quarter = weights.rows / 4;
+    for i in 0..quarter {
+        let four = [i, i + quarter, i + 2 * quarter, i + 3 * quarter];
+        let dots = gemv_rows([row(four[0]), row(four[1]), row(four[2]), row(four[3])], q);
+        for (row, dot) in four.into_iter().zip(lanes_of(add_lanes(dots))) {
+            out[row] = dot.wrapping_sub(q_sum);
+        }
+    }
+    for (last, out) in out.iter_mut().enumerate().skip(4 * quarter) {
+        let [dot] = gemv_rows([row(last)], q);
+        let zero = _mm256_setzero_si256();
+        *out = lanes_of(add_lanes([dot, zero, zero, zero]))[0].wrapping_sub(q_sum);
+    }
+}
+
+/// For each of `R` weight rows, eight int32 that add up to its product with `q`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
+    assert!(rows.iter().all(|row| row.len() == q.len()));
     let zero = _mm256_setzero_si256();
     let (mask_low, mask_high) = (_mm256_set1_epi8(0b0011), _mm256_set1_epi8(0b1100));
-    let mut total = [zero; 4];
-    let [a, b, c, d] = rows.map(|row| row.chunks(GEMV_BLOCKS));
-    for ((((a, b), c), d), q) in a.zip(b).zip(c).zip(d).zip(q.chunks(GEMV_BLOCKS)) {
-        let (mut low, mut high) = ([zero; 4], [zero; 4]);
-        for ((((a, b), c), d), q) in a.iter().zip(b).zip(c).zip(d).zip(q) {
-            let [q0, q1, q2, q3] = load4(q);
-            for (r, codes) in [a, b, c, d].into_iter().enumerate() {
-                prefetch(codes, PREFETCH_BYTES);
+    let mut total = [zero; R];
+    for start in (0..q.len()).step_by(GEMV_BLOCKS) {
+        let (mut low, mut high) = ([zero; R], [zero; R]);
+        for block in start..(start + GEMV_BLOCKS).min(q.len()) {
+            // SAFETY: `block` is below the length of `q`.
+            let mut q = unsafe { q.get_unchecked(block) };
+            for r in 0..R {
+                // SAFETY: every row is as long as `q`; the compiler does not see it and would compare every time.
+                let codes = unsafe { rows[r].get_unchecked(block) };
+                prefetch(codes);
                 let v = load(codes);
                 let w = _mm256_srli_epi16::<4>(v);
-                low[r] = add_products(low[r], _mm256_and_si256(v, mask_low), q3);
-                high[r] = add_products(high[r], _mm256_and_si256(v, mask_high), q2);
-                low[r] = add_products(low[r], _mm256_and_si256(w, mask_low), q1);
-                high[r] = add_products(high[r], _mm256_and_si256(w, mask_high), q0);
+                q = reload(q);
+                low[r] = add_products(low[r], _mm256_and_si256(v, mask_low), load_i8(&q[3]));
+                low[r] = add_products(low[r], _mm256_and_si256(w, mask_low), load_i8(&q[1]));
+                high[r] = add_products(high[r], _mm256_and_si256(v, mask_high), load_i8(&q[2]));
+                high[r] = add_products(high[r], _mm256_and_si256(w, mask_high), load_i8(&q[0]));
             }
         }
-        for r in 0..4 {
-            total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(low[r], _mm256_set1_epi16(4)));
-            total[r] = _mm256_add_epi32(total[r], _mm256_madd_epi16(high[r], _mm256_set1_epi16(1)));
+        for r in 0..R {
+            let sums = _mm256_add_epi16(low[r], _mm256_srai_epi16::<2>(high[r]));
+            total[r] = _mm256_add_epi32(total[r], widen(sums));
         }
     }
-    total.map(|total| _mm256_srai_epi32::<2>(total))
+    total
 }
 
-/// `out` `[n, rows]` for many activation rows.
+/// `out` `[C, rows]` for `C` activation rows, 8 or 4.
 #[target_feature(enable = "avx2,fma")]
-fn gemm(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut [i32]) {
-    let I2s { codes, rows, blocks, sums, quads, .. } = weights;
-    let (rows, blocks, cols) = (*rows, *blocks, *blocks * BLOCK);
-    sum_rows(q, cols, sums);
-    // As few chunks as fit, all of about the same length.
-    let chunk = n.div_ceil(n.div_ceil(chunk_rows(cols))).next_multiple_of(2);
-    let sums = sums[..n].chunks(chunk);
-    let mut buffer = [[[[0; 32]; 4]; 4]; GEMM_BLOCKS];
-    for ((q, sums), out) in q.chunks(chunk * cols).zip(sums).zip(out.chunks_mut(chunk * rows)) {
-        let quads = &mut quads[..sums.len()];
-        for first in (0..rows).step_by(4) {
-            // A matrix that ends within the four repeats its last row; what comes of it is dropped.
-            let four = [0, 1, 2, 3].map(|i| (first + i).min(rows - 1));
-            gemm_quad(four.map(|row| &codes[row * blocks..][..blocks]), groups(q), &mut buffer, quads);
-            let kept = (rows - first).min(4);
-            for ((quad, q_sum), out) in quads.iter().zip(sums).zip(out.chunks_exact_mut(rows)) {
-                for (out, dot) in out[first..first + kept].iter_mut().zip(quad) {
-                    *out = dot.wrapping_sub(*q_sum);
-                }
+fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut [i32]) {
+    let I2s { codes, rows, blocks, panel, .. } = weights;
+    let (rows, blocks) = (*rows, *blocks);
+    for (q, out) in q.chunks_exact(blocks * BLOCK).zip(out.chunks_exact_mut(rows)) {
+        out.fill(sum(q).wrapping_neg());
+    }
+    // As few strips as fit, all of about the same length.
+    let length = blocks.div_ceil(blocks.div_ceil(STRIP_BLOCKS));
+    for start in (0..blocks).step_by(length) {
+        let strip = start..(start + length).min(blocks);
+        let panel = fill_panel::<C>(groups(q), blocks, strip.clone(), panel);
+        for first in (0..rows).step_by(8) {
+            // A matrix that ends within the eight repeats its last row; what comes of it is dropped.
+            let kept = (rows - first).min(8);
+            let mut eight = [&codes[..0]; 8];
+            for (i, row) in eight.iter_mut().enumerate() {
+                *row = &codes[(first + i.min(kept - 1)) * blocks..][strip.clone()];
             }
-        }
-    }
-}
-
-/// `quads` `[n]` = four weight rows times `q` `[n, blocks]`; `buffer` is for unpacked codes.
-#[target_feature(enable = "avx2,fma")]
-fn gemm_quad(rows: [&[Lane]; 4], q: &[Groups], buffer: &mut [Unpacked; GEMM_BLOCKS], quads: &mut [[i32; 4]]) {
-    let blocks = rows[0].len();
-    quads.fill([0; 4]);
-    for start in (0..blocks).step_by(GEMM_BLOCKS) {
-        let end = (start + GEMM_BLOCKS).min(blocks);
-        let buffer = &mut buffer[..end - start];
-        unpack(rows.map(|row| &row[start..end]), blocks, buffer);
-        let (pairs, last) = quads.as_chunks_mut::<2>();
-        let (q_pairs, q_last) = q.split_at(pairs.len() * 2 * blocks);
-        for (quads, q) in pairs.iter_mut().zip(q_pairs.chunks_exact(2 * blocks)) {
-            let (q0, q1) = q.split_at(blocks);
-            gemm_tile(buffer, [&q0[start..end], &q1[start..end]], quads);
-        }
-        for (quad, q) in last.iter_mut().zip(q_last.chunks_exact(blocks)) {
-            gemm_tile(buffer, [&q[start..end]], std::array::from_mut(quad));
-        }
-    }
-}
-
-/// Adds the products of four unpacked weight rows with `C` activation rows, at most [`GEMM_BLOCKS`] blocks each.
-#[target_feature(enable = "avx2,fma")]
-fn gemm_tile<const C: usize>(codes: &[Unpacked], q: [&[Groups]; C], quads: &mut [[i32; 4]; C]) {
-    assert!(q.iter().all(|q| q.len() == codes.len()));
-    let mut sums = [[_mm256_setzero_si256(); 4]; C];
-    for (block, codes) in codes.iter().enumerate() {
-        // SAFETY: each of `q` is as long as `codes`; the compiler does not see it and would compare every time.
-        let q = q.each_ref().map(|q| unsafe { q.get_unchecked(block) });
-        for group in 0..4 {
-            let codes = codes[group].each_ref().map(|codes| load(codes));
-            for c in 0..C {
-                let q = load_i8(&q[c][group]);
-                for row in 0..4 {
-                    sums[c][row] = add_products(sums[c][row], codes[row], q);
-                }
+            for (dots, out) in gemm_rows(eight, panel).into_iter().zip(out.chunks_exact_mut(rows)) {
+                add_dots(&mut out[first..first + kept], dots);
             }
         }
     }
-    for (quad, sums) in quads.iter_mut().zip(sums) {
-        let widened = sums.map(|sum| _mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
-        for (total, dot) in quad.iter_mut().zip(lanes_of(add_lanes(widened))) {
-            *total = total.wrapping_add(dot);
-        }
-    }
 }
 
-/// Codes u of four rows of `blocks` blocks in all, of which these are a part. Also fetches the same part of the
-/// next four rows.
+/// The strip of `C` activation rows `q` `[C, blocks]` in the order of its use.
 #[target_feature(enable = "avx2,fma")]
-fn unpack(rows: [&[Lane]; 4], blocks: usize, buffer: &mut [Unpacked]) {
+fn fill_panel<'p, const C: usize>(
+    q: &[Groups],
+    blocks: usize,
+    strip: Range<usize>,
+    panel: &'p mut Panel,
+) -> &'p [Columns<C>] {
+    let panel = &mut panel.0.as_chunks_mut::<C>().0.as_chunks_mut::<4>().0[..strip.len()];
+    for (c, q) in q.chunks_exact(blocks).enumerate() {
+        for (groups, panel) in q[strip.clone()].iter().zip(&mut *panel) {
+            for g in 0..4 {
+                panel[g][c] = groups[g];
+            }
+        }
+    }
+    panel
+}
+
+/// Eight weight rows times each of the `C` columns of a panel.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn gemm_rows<const C: usize>(rows: [&[Lane]; 8], panel: &[Columns<C>]) -> [__m256i; C] {
+    let mut dots = [_mm256_setzero_si256(); C];
+    let [a, b, c, d, e, f, g, h] = rows;
+    if C == 8 {
+        let top = [tile([a], panel), tile([b], panel), tile([c], panel), tile([d], panel)];
+        let bottom = [tile([e], panel), tile([f], panel), tile([g], panel), tile([h], panel)];
+        let (top, bottom) = (transpose(top), transpose(bottom));
+        for i in 0..4 {
+            dots[i] = _mm256_permute2x128_si256::<0x20>(top[i], bottom[i]);
+            dots[4 + i] = _mm256_permute2x128_si256::<0x31>(top[i], bottom[i]);
+        }
+    } else {
+        let pairs = [tile([a, e], panel), tile([b, f], panel), tile([c, g], panel), tile([d, h], panel)];
+        dots.copy_from_slice(&transpose(pairs));
+    }
+    dots
+}
+
+/// The eight products of `R` weight rows with `C` columns, at most [`STRIP_BLOCKS`] blocks each.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn tile<const R: usize, const C: usize>(rows: [&[Lane]; R], panel: &[Columns<C>]) -> __m256i {
+    assert!(rows.iter().all(|row| row.len() == panel.len()));
     let mask = _mm256_set1_epi8(0b11);
-    for (r, row) in rows.into_iter().enumerate() {
-        for (codes, groups) in row.iter().zip(&mut *buffer) {
-            prefetch(codes, 4 * blocks * size_of::<Lane>());
+    let mut sums = [[_mm256_setzero_si256(); C]; R];
+    for (block, columns) in panel.iter().enumerate() {
+        let mut u = [[mask; R]; 4];
+        for r in 0..R {
+            // SAFETY: every row is as long as the panel; the compiler does not see it and would compare every time.
+            let codes = unsafe { rows[r].get_unchecked(block) };
+            prefetch(codes);
             let v = load(codes);
-            store(&mut groups[0][r], _mm256_and_si256(_mm256_srli_epi16::<6>(v), mask));
-            store(&mut groups[1][r], _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask));
-            store(&mut groups[2][r], _mm256_and_si256(_mm256_srli_epi16::<2>(v), mask));
-            store(&mut groups[3][r], _mm256_and_si256(v, mask));
+            u[0][r] = _mm256_and_si256(_mm256_srli_epi16::<6>(v), mask);
+            u[1][r] = _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
+            u[2][r] = _mm256_and_si256(_mm256_srli_epi16::<2>(v), mask);
+            u[3][r] = _mm256_and_si256(v, mask);
+        }
+        for g in 0..4 {
+            for c in 0..C {
+                let q = load_i8(&columns[g][c]);
+                for r in 0..R {
+                    sums[r][c] = add_products(sums[r][c], u[g][r], q);
+                }
+            }
+        }
+    }
+    let &[a, b, c, d, e, f, g, h] = sums.as_flattened() else { unreachable!("R * C is 8") };
+    let low = add_pairs([widen(a), widen(b), widen(c), widen(d)]);
+    let high = add_pairs([widen(e), widen(f), widen(g), widen(h)]);
+    let lanes = _mm256_permute2x128_si256::<0x20>(low, high);
+    _mm256_add_epi32(lanes, _mm256_permute2x128_si256::<0x31>(low, high))
+}
+
+/// Lane i of vector j becomes lane j of vector i, in both halves.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transpose([a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+    let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    [
+        _mm256_unpacklo_epi64(ab_low, cd_low),
+        _mm256_unpackhi_epi64(ab_low, cd_low),
+        _mm256_unpacklo_epi64(ab_high, cd_high),
+        _mm256_unpackhi_epi64(ab_high, cd_high),
+    ]
+}
+
+/// `out` += the first of eight int32.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_dots(out: &mut [i32], dots: __m256i) {
+    if let Ok(out) = <&mut [i32; 8]>::try_from(&mut *out) {
+        let at = out.as_mut_ptr().cast();
+        // SAFETY: the array is 32 bytes; an unaligned load and store.
+        unsafe { _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), dots)) };
+    } else {
+        let halves = [_mm256_castsi256_si128(dots), _mm256_extracti128_si256::<1>(dots)];
+        for (out, dot) in out.iter_mut().zip([lanes_of(halves[0]), lanes_of(halves[1])].as_flattened()) {
+            *out = out.wrapping_add(*dot);
         }
     }
 }
@@ -250,27 +310,66 @@ fn has_both_bits(byte: u8) -> u8 {
     byte & byte >> 1 & 0b0101_0101
 }
 
-/// `sums` = sum of each row of `q` `[n, cols]`, which fits int32 for every K a backend accepts.
+/// Sum of a row of activations, which fits int32 for every K a backend accepts.
 #[target_feature(enable = "avx2,fma")]
-fn sum_rows(q: &[i8], cols: usize, sums: &mut [i32]) {
-    for (q, sum) in q.chunks_exact(cols).zip(sums) {
-        *sum = q.iter().map(|&q| i32::from(q)).sum();
+fn sum(q: &[i8]) -> i32 {
+    let zero = _mm256_setzero_si256();
+    let mut sums = zero;
+    for q in groups(q).as_flattened() {
+        sums = _mm256_add_epi32(sums, widen(_mm256_maddubs_epi16(_mm256_set1_epi8(1), load_i8(q))));
+    }
+    lanes_of(add_lanes([sums, zero, zero, zero]))[0]
+}
+
+/// int16 sums + pairs of u * q, in the register where the sums are.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_products(mut sums: __m256i, u: __m256i, q: __m256i) -> __m256i {
+    let products = _mm256_maddubs_epi16(u, q);
+    // SAFETY: adds one register to another; the instruction is part of AVX2, which this function requires.
+    unsafe {
+        asm!(
+            "vpaddw {sums}, {sums}, {products}",
+            sums = inout(ymm_reg) sums,
+            products = in(ymm_reg) products,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}
+
+/// The same activations, to be loaded again: a multiplication takes them from L1 at no cost, and the registers
+/// they would occupy are needed for sums.
+#[inline]
+fn reload(q: &Groups) -> &Groups {
+    let mut q: *const Groups = q;
+    // SAFETY: no instruction; the pointer comes back as it was.
+    unsafe {
+        asm!("/* {q} */", q = inout(reg) q, options(nomem, nostack, preserves_flags));
+        &*q
     }
 }
 
-/// int16 sums + pairs of u * q.
+/// Eight int32 that add up to sixteen int16.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_products(sums: __m256i, u: __m256i, q: __m256i) -> __m256i {
-    _mm256_add_epi16(sums, _mm256_maddubs_epi16(u, q))
+fn widen(sums: __m256i) -> __m256i {
+    _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
 }
 
 /// The four totals of four vectors of eight int32.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_lanes([a, b, c, d]: [__m256i; 4]) -> __m128i {
-    let quarters = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+fn add_lanes(vectors: [__m256i; 4]) -> __m128i {
+    let quarters = add_pairs(vectors);
     _mm_add_epi32(_mm256_castsi256_si128(quarters), _mm256_extracti128_si256::<1>(quarters))
+}
+
+/// The same, of each half.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_pairs([a, b, c, d]: [__m256i; 4]) -> __m256i {
+    _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d))
 }
 
 /// Activations of whole blocks.
@@ -294,19 +393,6 @@ fn load_i8(bytes: &[i8; 32]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load4(groups: &Groups) -> [__m256i; 4] {
-    groups.each_ref().map(|group| load_i8(group))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn store(bytes: &mut Lane, v: __m256i) {
-    // SAFETY: the array is 32 bytes; an unaligned store.
-    unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), v) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
 fn lanes_of(v: __m128i) -> [i32; 4] {
     let mut lanes = [0; 4];
     // SAFETY: the array is 16 bytes; an unaligned store.
@@ -314,11 +400,11 @@ fn lanes_of(v: __m128i) -> [i32; 4] {
     lanes
 }
 
-/// Asks for the cache line `ahead` bytes further on.
+/// Asks for the cache line [`PREFETCH_BYTES`] further on.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 #[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn prefetch(at: &Lane, ahead: usize) {
+fn prefetch(at: &Lane) {
     // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(ahead).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) }
 }

@@ -178,7 +178,7 @@ impl Backend for RustAvx2 {
         // The scratch comes first: an absurd n_max is refused there, before a kernel allocates its own.
         let linear = Linear::new(AVX2_NAME, token, &weights, n_max)?;
         let product = match weights.layout().format() {
-            WeightFormat::I2S => i2s_avx2::prepare(token, weights, n_max)?,
+            WeightFormat::I2S => i2s_avx2::prepare(token, weights)?,
             WeightFormat::Tl1 => tl1_avx2::prepare(token, weights, n_max)?,
             WeightFormat::Tl2 => tl2_avx2::prepare(token, weights, n_max)?,
         };
