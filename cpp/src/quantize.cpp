@@ -22,13 +22,16 @@ float float_of_bits(uint32_t bits) {
     return value;
 }
 
-// mean |w|: summed in float64 in index order, rounded once to float32.
-float mean_abs(const float *w, size_t n) {
-    double sum = 0.0;
+// Each addition of the sum waits for the one before; within so few weights, the processor looks for the
+// maximum of the next ones meanwhile.
+constexpr size_t kSumStep = 64;
+
+// sum + |w|, in float64 and in index order.
+double add_magnitudes(double sum, const float *w, size_t n) {
     for (size_t i = 0; i < n; ++i) {
         sum += std::fabs(static_cast<double>(w[i]));
     }
-    return static_cast<float>(sum / static_cast<double>(n));
+    return sum;
 }
 
 bool any_nonzero(const int8_t *codes, size_t n) {
@@ -120,12 +123,19 @@ bnb_status quantize_activations(const Kernels &kernels, const float *x, size_t r
 bnb_status quantize_weights(const Kernels &kernels, const bnb_layout &layout, const Sizes &sizes,
                             uint32_t rule, const float *src, uint8_t *dst, float *scale) {
     const size_t n = sizes.weights;
-    const uint32_t largest = kernels.max_abs_bits(src, n);
+    const bool absmean = rule == BNB_RULE_ABSMEAN;
+    uint32_t largest = 0;
+    double sum = 0.0;
+    for (size_t from = 0; from < n; from += kSumStep) {
+        const size_t count = std::min(kSumStep, n - from);
+        largest = std::max(largest, kernels.max_abs_bits(src + from, count));
+        sum = absmean ? add_magnitudes(sum, src + from, count) : 0.0;
+    }
     if (largest > kLargestFinite) {
         return BNB_NON_FINITE;
     }
-    const bool absmean = rule == BNB_RULE_ABSMEAN;
-    const float inverse = absmean ? 1.0f / std::max(mean_abs(src, n), 1e-5f) : 0.0f;
+    const float mean = static_cast<float>(sum / static_cast<double>(n));
+    const float inverse = absmean ? 1.0f / std::max(mean, 1e-5f) : 0.0f;
     const auto ternarize = [&](size_t from, size_t count, int8_t *codes) {
         if (absmean) {
             kernels.ternarize_absmean(src + from, count, inverse, codes);

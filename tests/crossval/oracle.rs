@@ -37,6 +37,27 @@ fn tiled_layouts() -> Vec<Layout> {
     ]
 }
 
+/// Tiles that end within a step of packing: k-blocks that are no multiple of 16 columns, an odd number of row
+/// blocks, both halves of a 64-row block, TL2 without triples, without pairs, and with few and many of either.
+fn ragged_layouts() -> Vec<Layout> {
+    let tl1 = [(32, 8, 32, 8, 8), (96, 72, 96, 24, 8), (96, 80, 32, 40, 8), (128, 112, 64, 56, 8)];
+    let tl1_of_64 = [(64, 4, 64, 4, 4), (192, 60, 192, 20, 4), (128, 36, 64, 12, 4), (64, 28, 64, 28, 4)];
+    let tl2 = [
+        (32, 288, 32, 288),
+        (32, 256, 32, 288),
+        (32, 288, 32, 24),
+        (96, 320, 32, 96),
+        (96, 288, 96, 72),
+        (64, 416, 64, 96),
+        (128, 512, 64, 96),
+        (64, 1536, 32, 192),
+        (32, 3104, 32, 1536),
+    ];
+    let tl1 = tl1.into_iter().chain(tl1_of_64);
+    let tl1 = tl1.map(|(m, k, bm, bk, by)| Layout::tl1(m, k, Tile { bm, bk, by }).unwrap());
+    tl1.chain(tl2.map(|(m, k, bm, bk)| Layout::tl2(m, k, Tile { bm, bk, by: 8 }).unwrap())).collect()
+}
+
 /// Integer products and linear layers of one matrix, batch after batch on the same prepared weights.
 fn check_matrix(backend: &dyn Backend, layout: Layout, codes: &[i8], q: &[i8], x: &[f32]) {
     let (rows, cols) = (layout.rows(), layout.cols());
@@ -274,7 +295,10 @@ fn quantised_weights_equal_the_oracle() {
     for backend in subjects() {
         let mut rng = Rng::for_part(7, "weights");
         let mut layouts = tiled_layouts();
-        layouts.extend([(1, 128), (3, 256), (5, 384), (2, 2176)].map(|(m, k)| Layout::i2s(m, k).unwrap()));
+        layouts.extend(ragged_layouts());
+        // 31, 32, 33 and 65 blocks: packing takes 32 at a time.
+        let i2s = [(1, 128), (3, 256), (5, 384), (2, 2176), (31, 128), (1, 4096), (11, 384), (13, 640)];
+        layouts.extend(i2s.map(|(m, k)| Layout::i2s(m, k).unwrap()));
         for layout in layouts {
             let mut cases = hard_weights(&mut rng, layout.n_weights());
             cases.push(("normal", random_normal(&mut rng, layout.n_weights())));

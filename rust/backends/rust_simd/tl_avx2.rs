@@ -21,6 +21,10 @@ use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
 /// Activation rows that are looked up together: their byte sums and what they share fill the registers.
 pub(super) const LOOKUP_ROWS: usize = 4;
 
+/// Activation rows that are multiplied together with half a decoded panel: 12 sums, 2 vectors of codes, one of
+/// activations and one product are the 16 registers.
+const PANEL_ROWS: usize = 6;
+
 /// Sums of eight triples that fit one int16.
 pub(super) const TRIPLE_UNITS: usize = 10;
 
@@ -383,18 +387,20 @@ pub(super) fn add_panel(
     (q, cols, col): (&[i8], usize, usize),
     (out, rows, row): (&mut [i32], usize, usize),
 ) {
-    let mut q_rows = q.chunks_exact(2 * cols);
-    let mut out_rows = out.chunks_exact_mut(2 * rows);
-    for (q, out) in q_rows.by_ref().zip(out_rows.by_ref()) {
-        add_panel_rows::<2>(panel, (q, cols, col), (out, rows, row));
-    }
-    let (q, out) = (q_rows.remainder(), out_rows.into_remainder());
-    for (q, out) in q.chunks_exact(cols).zip(out.chunks_exact_mut(rows)) {
-        add_panel_rows::<1>(panel, (q, cols, col), (out, rows, row));
+    for (q, out) in q.chunks(PANEL_ROWS * cols).zip(out.chunks_mut(PANEL_ROWS * rows)) {
+        let (q, out) = ((q, cols, col), (out, rows, row));
+        match q.0.len() / cols {
+            1 => add_panel_rows::<1>(panel, q, out),
+            2 => add_panel_rows::<2>(panel, q, out),
+            3 => add_panel_rows::<3>(panel, q, out),
+            4 => add_panel_rows::<4>(panel, q, out),
+            5 => add_panel_rows::<5>(panel, q, out),
+            _ => add_panel_rows::<PANEL_ROWS>(panel, q, out),
+        }
     }
 }
 
-/// [`add_panel`] for exactly `N` activation rows.
+/// [`add_panel`] for exactly `N` activation rows, 16 weight rows at a time.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn add_panel_rows<const N: usize>(
@@ -406,21 +412,23 @@ fn add_panel_rows<const N: usize>(
     for (fours, q) in fours.iter_mut().zip(q.chunks_exact(cols)) {
         *fours = &q[col..].as_chunks().0[..panel.len()];
     }
-    let mut sums = [[_mm256_setzero_si256(); 4]; N];
-    for (k, quad) in panel.iter().enumerate() {
-        let codes = [load(&quad[0]), load(&quad[1]), load(&quad[2]), load(&quad[3])];
-        for i in 0..N {
-            let [a, b, c, d] = fours[i][k];
-            let four = _mm256_set1_epi32(i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8]));
-            for (sum, codes) in sums[i].iter_mut().zip(codes) {
-                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, four));
+    assert!(fours.iter().all(|fours| fours.len() == panel.len()));
+    for half in 0..2 {
+        let mut sums = [[_mm256_setzero_si256(); 2]; N];
+        for (k, quad) in panel.iter().enumerate() {
+            let codes = [load(&quad[2 * half]), load(&quad[2 * half + 1])];
+            for i in 0..N {
+                // SAFETY: each of `fours` is as long as the panel; the compiler would compare every time.
+                let [a, b, c, d] = *unsafe { fours[i].get_unchecked(k) };
+                let four = _mm256_set1_epi32(i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8]));
+                for (sum, codes) in sums[i].iter_mut().zip(codes) {
+                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, four));
+                }
             }
         }
-    }
-    for (i, sums) in sums.into_iter().enumerate() {
-        let one = _mm256_set1_epi16(1);
-        let out = &mut out[i * rows + row..][..32].as_chunks_mut().0;
-        for (out, sums) in out.chunks_exact_mut(2).zip(sums.as_chunks::<2>().0) {
+        for (i, sums) in sums.into_iter().enumerate() {
+            let one = _mm256_set1_epi16(1);
+            let out = out[i * rows + row + 16 * half..][..16].as_chunks_mut().0;
             let (a, b) = (_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one));
             add_dwords(&mut out[0], _mm256_permute2x128_si256::<0x20>(a, b));
             add_dwords(&mut out[1], _mm256_permute2x128_si256::<0x31>(a, b));
