@@ -131,7 +131,7 @@ impl Place<'_> {
         let (Tile { bk, by, .. }, row_block) = (self.tile, self.tile.row_block());
         let cell = self.cells_before(block, self.layout.cols() / bk) * (bk * row_block / 4);
         let log_quads = (by / 4).ilog2();
-        Tl1Cell { first: cell + (self.first_row % row_block << log_quads), log_quads }
+        Tl1Cell { first: cell + ((self.first_row % row_block) << log_quads), log_quads }
     }
 }
 
@@ -312,8 +312,9 @@ impl Band {
     #[inline]
     fn store_rows(&mut self, col: usize, dwords: [[__m256i; 4]; 4]) {
         let codes = self.codes[col..][..(ROWS - 1) * self.stride + QUADS_COLS].as_mut_ptr();
-        for four in 0..4 {
-            let rows = transpose_dwords([dwords[0][four], dwords[1][four], dwords[2][four], dwords[3][four]]);
+        let [a, b, c, d] = dwords;
+        for (four, (((a, b), c), d)) in a.into_iter().zip(b).zip(c).zip(d).enumerate() {
+            let rows = transpose_dwords([a, b, c, d]);
             for (i, codes_of_rows) in rows.into_iter().enumerate() {
                 let low = codes.wrapping_add((4 * four + i) * self.stride);
                 // SAFETY: 4 * four + i is at most 15, and the slice ends 16 codes after the begin of row 16 + 15.
