@@ -16,9 +16,10 @@
 //! weight row with eight activation rows or of two with four. Sums of eight weight rows are transposed to where
 //! they belong. What is left of the activation rows goes through `gemv`.
 //!
-//! Two things are kept from the compiler (`add_products`, `reload`): it would order sums and hoist loads so that
-//! more values live at once than there are registers. And no closure here computes vectors: one inside a function
-//! of the standard library, which is compiled without AVX2, is called instead of inlined.
+//! What the compiler must not do: keep activations in registers that sums need (`reload`), reorder the sums of a
+//! tile so that some are spilled (`add_products`), compile several tiles as one (`tile`), or call a closure that
+//! computes vectors from a function of the standard library, which is compiled without AVX2 and cannot inline it;
+//! there is none here.
 
 use std::arch::asm;
 use std::arch::x86_64::{
@@ -114,23 +115,27 @@ fn products(weights: &mut I2s<'_>, mut q: &[i8], mut n: usize, mut out: &mut [i3
 }
 
 /// `out` `[rows]` for one activation row.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn gemv(weights: &I2s<'_>, q: &[i8], out: &mut [i32]) {
-    let row = |index: usize| &weights.codes[index * weights.blocks..][..weights.blocks];
+    let I2s { codes, rows, blocks, .. } = *weights;
     let q_sum = sum(q);
     let q = groups(q);
-    let quarter = weights.rows / 4;
+    let quarter = rows / 4;
+    let (a, codes) = codes.split_at(quarter * blocks);
+    let (b, codes) = codes.split_at(quarter * blocks);
+    let (c, codes) = codes.split_at(quarter * blocks);
+    let (d, codes) = codes.split_at(quarter * blocks);
     for i in 0..quarter {
-        let four = [i, i + quarter, i + 2 * quarter, i + 3 * quarter];
-        let dots = gemv_rows([row(four[0]), row(four[1]), row(four[2]), row(four[3])], q);
-        for (row, dot) in four.into_iter().zip(lanes_of(add_lanes(dots))) {
-            out[row] = dot.wrapping_sub(q_sum);
+        let row = i * blocks..(i + 1) * blocks;
+        let dots = gemv_rows([&a[row.clone()], &b[row.clone()], &c[row.clone()], &d[row]], q);
+        for (stream, dot) in lanes_of(add_lanes(dots)).into_iter().enumerate() {
+            out[stream * quarter + i] = dot.wrapping_sub(q_sum);
         }
     }
-    for (last, out) in out.iter_mut().enumerate().skip(4 * quarter) {
-        let [dot] = gemv_rows([row(last)], q);
-        let zero = _mm256_setzero_si256();
-        *out = lanes_of(add_lanes([dot, zero, zero, zero]))[0].wrapping_sub(q_sum);
+    for (i, out) in out[4 * quarter..].iter_mut().enumerate() {
+        let [dot] = gemv_rows([&codes[i * blocks..][..blocks]], q);
+        *out = sum_lanes(dot).wrapping_sub(q_sum);
     }
 }
 
@@ -154,10 +159,12 @@ fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
                 let v = load(codes);
                 let w = _mm256_srli_epi16::<4>(v);
                 q = reload(q);
-                low[r] = add_products(low[r], _mm256_and_si256(v, mask_low), load_i8(&q[3]));
-                low[r] = add_products(low[r], _mm256_and_si256(w, mask_low), load_i8(&q[1]));
-                high[r] = add_products(high[r], _mm256_and_si256(v, mask_high), load_i8(&q[2]));
-                high[r] = add_products(high[r], _mm256_and_si256(w, mask_high), load_i8(&q[0]));
+                let d = _mm256_maddubs_epi16(_mm256_and_si256(v, mask_low), load_i8(&q[3]));
+                let b = _mm256_maddubs_epi16(_mm256_and_si256(w, mask_low), load_i8(&q[1]));
+                let c = _mm256_maddubs_epi16(_mm256_and_si256(v, mask_high), load_i8(&q[2]));
+                let a = _mm256_maddubs_epi16(_mm256_and_si256(w, mask_high), load_i8(&q[0]));
+                low[r] = _mm256_add_epi16(low[r], _mm256_add_epi16(d, b));
+                high[r] = _mm256_add_epi16(high[r], _mm256_add_epi16(c, a));
             }
         }
         for r in 0..R {
@@ -169,6 +176,7 @@ fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
 }
 
 /// `out` `[C, rows]` for `C` activation rows, 8 or 4.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut [i32]) {
     let I2s { codes, rows, blocks, panel, .. } = weights;
@@ -188,8 +196,8 @@ fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut [i32]) {
             for (i, row) in eight.iter_mut().enumerate() {
                 *row = &codes[(first + i.min(kept - 1)) * blocks..][strip.clone()];
             }
-            for (dots, out) in gemm_rows(eight, panel).into_iter().zip(out.chunks_exact_mut(rows)) {
-                add_dots(&mut out[first..first + kept], dots);
+            for (c, dots) in gemm_rows(eight, panel).into_iter().enumerate() {
+                add_dots(&mut out[c * rows + first..][..kept], dots);
             }
         }
     }
@@ -219,46 +227,48 @@ fn fill_panel<'p, const C: usize>(
 #[target_feature(enable = "avx2,fma")]
 fn gemm_rows<const C: usize>(rows: [&[Lane]; 8], panel: &[Columns<C>]) -> [__m256i; C] {
     let mut dots = [_mm256_setzero_si256(); C];
-    let [a, b, c, d, e, f, g, h] = rows;
     if C == 8 {
-        let top = [tile([a], panel), tile([b], panel), tile([c], panel), tile([d], panel)];
-        let bottom = [tile([e], panel), tile([f], panel), tile([g], panel), tile([h], panel)];
-        let (top, bottom) = (transpose(top), transpose(bottom));
+        let mut sums = [dots[0]; 8];
+        for i in 0..8 {
+            tile([rows[i]], panel, &mut sums[i]);
+        }
+        let [a, b, c, d, e, f, g, h] = sums;
+        let (top, bottom) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
         for i in 0..4 {
             dots[i] = _mm256_permute2x128_si256::<0x20>(top[i], bottom[i]);
             dots[4 + i] = _mm256_permute2x128_si256::<0x31>(top[i], bottom[i]);
         }
     } else {
-        let pairs = [tile([a, e], panel), tile([b, f], panel), tile([c, g], panel), tile([d, h], panel)];
-        dots.copy_from_slice(&transpose(pairs));
+        let mut sums = [dots[0]; 4];
+        for i in 0..4 {
+            tile([rows[i], rows[4 + i]], panel, &mut sums[i]);
+        }
+        dots.copy_from_slice(&transpose(sums));
     }
     dots
 }
 
-/// The eight products of `R` weight rows with `C` columns, at most [`STRIP_BLOCKS`] blocks each.
-#[inline]
+/// `dots` = eight products of `R` weight rows with `C` columns, at most [`STRIP_BLOCKS`] blocks each. Never inlined:
+/// copies of it side by side would be compiled as one, with more values alive than there are registers.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-fn tile<const R: usize, const C: usize>(rows: [&[Lane]; R], panel: &[Columns<C>]) -> __m256i {
+fn tile<const R: usize, const C: usize>(rows: [&[Lane]; R], panel: &[Columns<C>], dots: &mut __m256i) {
     assert!(rows.iter().all(|row| row.len() == panel.len()));
     let mask = _mm256_set1_epi8(0b11);
     let mut sums = [[_mm256_setzero_si256(); C]; R];
     for (block, columns) in panel.iter().enumerate() {
-        let mut u = [[mask; R]; 4];
         for r in 0..R {
             // SAFETY: every row is as long as the panel; the compiler does not see it and would compare every time.
             let codes = unsafe { rows[r].get_unchecked(block) };
             prefetch(codes);
             let v = load(codes);
-            u[0][r] = _mm256_and_si256(_mm256_srli_epi16::<6>(v), mask);
-            u[1][r] = _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
-            u[2][r] = _mm256_and_si256(_mm256_srli_epi16::<2>(v), mask);
-            u[3][r] = _mm256_and_si256(v, mask);
-        }
-        for g in 0..4 {
-            for c in 0..C {
-                let q = load_i8(&columns[g][c]);
-                for r in 0..R {
-                    sums[r][c] = add_products(sums[r][c], u[g][r], q);
+            let shifted =
+                [_mm256_srli_epi16::<6>(v), _mm256_srli_epi16::<4>(v), _mm256_srli_epi16::<2>(v), v];
+            let columns = reload(columns);
+            for g in 0..4 {
+                let u = _mm256_and_si256(shifted[g], mask);
+                for c in 0..C {
+                    sums[r][c] = add_products(sums[r][c], u, load_i8(&columns[g][c]));
                 }
             }
         }
@@ -267,7 +277,7 @@ fn tile<const R: usize, const C: usize>(rows: [&[Lane]; R], panel: &[Columns<C>]
     let low = add_pairs([widen(a), widen(b), widen(c), widen(d)]);
     let high = add_pairs([widen(e), widen(f), widen(g), widen(h)]);
     let lanes = _mm256_permute2x128_si256::<0x20>(low, high);
-    _mm256_add_epi32(lanes, _mm256_permute2x128_si256::<0x31>(low, high))
+    *dots = _mm256_add_epi32(lanes, _mm256_permute2x128_si256::<0x31>(low, high));
 }
 
 /// Lane i of vector j becomes lane j of vector i, in both halves.
@@ -313,12 +323,11 @@ fn has_both_bits(byte: u8) -> u8 {
 /// Sum of a row of activations, which fits int32 for every K a backend accepts.
 #[target_feature(enable = "avx2,fma")]
 fn sum(q: &[i8]) -> i32 {
-    let zero = _mm256_setzero_si256();
-    let mut sums = zero;
+    let mut sums = _mm256_setzero_si256();
     for q in groups(q).as_flattened() {
         sums = _mm256_add_epi32(sums, widen(_mm256_maddubs_epi16(_mm256_set1_epi8(1), load_i8(q))));
     }
-    lanes_of(add_lanes([sums, zero, zero, zero]))[0]
+    sum_lanes(sums)
 }
 
 /// int16 sums + pairs of u * q, in the register where the sums are.
@@ -341,11 +350,11 @@ fn add_products(mut sums: __m256i, u: __m256i, q: __m256i) -> __m256i {
 /// The same activations, to be loaded again: a multiplication takes them from L1 at no cost, and the registers
 /// they would occupy are needed for sums.
 #[inline]
-fn reload(q: &Groups) -> &Groups {
-    let mut q: *const Groups = q;
+fn reload<T>(q: &T) -> &T {
+    let mut q: *const T = q;
     // SAFETY: no instruction; the pointer comes back as it was.
     unsafe {
-        asm!("/* {q} */", q = inout(reg) q, options(nomem, nostack, preserves_flags));
+        asm!("/* {q} */", q = inout(reg) q, options(readonly, nostack, preserves_flags));
         &*q
     }
 }
@@ -355,6 +364,15 @@ fn reload(q: &Groups) -> &Groups {
 #[target_feature(enable = "avx2,fma")]
 fn widen(sums: __m256i) -> __m256i {
     _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
+}
+
+/// The total of eight int32.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn sum_lanes(v: __m256i) -> i32 {
+    lanes_of(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)))
+        .into_iter()
+        .fold(0, i32::wrapping_add)
 }
 
 /// The four totals of four vectors of eight int32.
