@@ -29,11 +29,13 @@ fn recording(ratio: f64, spread: f64) -> Recording {
     };
     let equal = compare(&Contract::Exact, &[1, 2, 3], &[1, 2, 3]);
     let workloads = [(QUANTIZE, "quantization"), (MATMUL, "kernels")];
-    let gated = |format: &str| Accuracy {
-        workload: format!("accuracy/{format}/256x2560/gated"),
-        backend: SUBJECT.into(),
-        accuracy_percent: 99.99,
-        ..Accuracy::default()
+    let gated = |format: &str| {
+        [SUBJECT, REFERENCE].map(|backend| Accuracy {
+            workload: format!("accuracy/{format}/256x2560/gated"),
+            backend: backend.into(),
+            accuracy_percent: 99.99,
+            ..Accuracy::default()
+        })
     };
     Recording {
         schema: SCHEMA.into(),
@@ -44,6 +46,9 @@ fn recording(ratio: f64, spread: f64) -> Recording {
             seed: 42,
             workloads: workloads.map(|(id, category)| planned(id, category)).into(),
             backends: ["rust-scalar", SUBJECT, REFERENCE].map(backend).into(),
+            required: [SUBJECT, REFERENCE].map(str::to_owned).into(),
+            requested: Vec::new(),
+            profile_workloads: 2,
             launches: 1,
             blocks: BLOCKS,
             samples_per_block: 3,
@@ -64,7 +69,7 @@ fn recording(ratio: f64, spread: f64) -> Recording {
             .iter()
             .flat_map(|(id, _)| [SUBJECT, REFERENCE].map(|name| AgreementRow::new(id, name, &equal)))
             .collect(),
-        accuracy: ["i2_s", "tl1", "tl2"].map(gated).into(),
+        accuracy: ["i2_s", "tl1", "tl2"].into_iter().flat_map(gated).collect(),
         memory: Vec::new(),
         skipped: Vec::new(),
         incomplete: None,
@@ -226,6 +231,7 @@ fn broken_evidence_never_passes() {
             "reference absent",
             |r| {
                 r.plan.backends.retain(|b| b.name != REFERENCE);
+                r.plan.required.retain(|name| name != REFERENCE);
                 r.skipped.push(Skipped {
                     what: "cpp-*".into(),
                     reason: "C++ skipped by request".into(),
@@ -252,7 +258,7 @@ fn broken_evidence_never_passes() {
             },
             "completeness",
             Answer::Neutral,
-            "required category kernels",
+            "of the required category kernels",
         ),
         (
             "interrupted",
@@ -326,11 +332,85 @@ fn broken_evidence_never_passes() {
             "not faster than rust-scalar",
         ),
         (
-            "no Rust backend",
-            |r| r.plan.backends.retain(|b| !b.name.starts_with("rust-")),
+            "no Rust backend could run",
+            |r| r.plan.required.retain(|name| !name.starts_with("rust-")),
             "completeness",
             Answer::Neutral,
             "no Rust backend",
+        ),
+        (
+            "best Rust backend left out",
+            |r| {
+                r.plan.backends.retain(|b| b.name != SUBJECT);
+                r.skipped.push(left_out(SUBJECT));
+            },
+            "completeness",
+            Answer::Neutral,
+            "rust-avx2 did not take part: left out by request",
+        ),
+        (
+            "best reference left out for a weaker one",
+            |r| {
+                r.plan
+                    .backends
+                    .iter_mut()
+                    .filter(|b| b.name == REFERENCE)
+                    .for_each(|b| b.name = "cpp-portable".into());
+                for series in &mut r.series {
+                    series.reference = "cpp-portable".into();
+                    if series.backend == REFERENCE {
+                        series.backend = "cpp-portable".into();
+                    }
+                }
+                r.skipped.push(left_out(REFERENCE));
+            },
+            "completeness",
+            Answer::Neutral,
+            "cpp-avx2 did not take part: left out by request",
+        ),
+        (
+            "reference not compared",
+            |r| r.agreements.retain(|row| row.backend != REFERENCE),
+            "completeness",
+            Answer::Neutral,
+            "of cpp-avx2 was not compared",
+        ),
+        (
+            "a plugin asked for and not compared",
+            |r| r.plan.requested.push("mine@libmine".into()),
+            "completeness",
+            Answer::Neutral,
+            "mine@libmine was asked for and nothing was compared",
+        ),
+        (
+            "overhead instead of kernels",
+            |r| {
+                let renamed = |id: &mut String| {
+                    if id == MATMUL {
+                        *id = "overhead/call".into()
+                    }
+                };
+                r.plan.workloads.iter_mut().for_each(|w| renamed(&mut w.id));
+                r.series.iter_mut().for_each(|s| renamed(&mut s.workload));
+                r.agreements.iter_mut().for_each(|row| renamed(&mut row.workload));
+            },
+            "completeness",
+            Answer::Neutral,
+            "no workload on weights of the required category kernels",
+        ),
+        (
+            "accuracy of somebody else",
+            |r| r.accuracy.iter_mut().for_each(|row| row.backend = "nobody".into()),
+            "accuracy",
+            Answer::Neutral,
+            "was not measured on rust-avx2",
+        ),
+        (
+            "accuracy of the reference missing",
+            |r| r.accuracy.retain(|row| row.backend != REFERENCE),
+            "accuracy",
+            Answer::Neutral,
+            "was not measured on cpp-avx2",
         ),
     ];
     for (name, spoil, rule, answer, words) in table {
@@ -347,6 +427,10 @@ fn broken_evidence_never_passes() {
         );
         assert_eq!(verdict.evidence.matches(';').count(), 2, "{name}: {}", verdict.evidence);
     }
+}
+
+fn left_out(name: &str) -> Skipped {
+    Skipped { what: name.into(), reason: "left out by request".into(), ..Skipped::default() }
 }
 
 fn first_blocks(series: &Series, blocks: u32) -> Series {

@@ -3,7 +3,7 @@
 //! The gated set is fixed: 256 x 2560 ternary weights with P(0) = 1/3, standard normal activations. Beside it,
 //! ungated, the same with one activation at 50 and at 100 sigma, where int8 loses accuracy by nature.
 
-use super::{Cast, skip};
+use super::{Cast, agree, skip};
 use crate::backends::{Backend, BackendError};
 use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
 use crate::bitnet::quant::accuracy::{self, GATED_COLS, GATED_ROWS, OUTLIER_SIGMAS};
@@ -25,11 +25,12 @@ pub(super) fn record(seed: u64, cast: &Cast, recording: &mut Recording) {
             for backend in std::iter::once(cast.oracle()).chain(cast.compared().iter().map(AsRef::as_ref)) {
                 match measured(format, &codes, x, backend) {
                     Ok(found) => recording.accuracy.push(row(&name, backend.name(), &found)),
-                    Err(why) => {
-                        recording
-                            .skipped
-                            .push(skip(&format!("{name} on {}", backend.name()), &why.to_string()));
+                    Err(BackendError::Unsupported { what, .. }) => {
+                        let why = format!("does not support {what}");
+                        recording.skipped.push(skip(&format!("{name} on {}", backend.name()), &why));
                     }
+                    // A NaN among the results, say: not a missing number but a wrong one.
+                    Err(why) => recording.agreements.push(agree::errored(&name, backend.name(), &why)),
                 }
             }
         }
@@ -45,7 +46,8 @@ fn measured(
     let layout = Layout::published(format, GATED_ROWS, GATED_COLS)?;
     let mut bytes = vec![0; layout.packed_bytes()];
     formats::pack(&layout, codes, SCALE, &mut bytes)?;
-    let mut y = vec![0.0; GATED_ROWS];
+    // NaN: a kernel that writes nothing must not look like one that computed zeros.
+    let mut y = vec![f32::NAN; GATED_ROWS];
     backend.prepare_matmul(Weights::new(layout, &bytes)?, 1, 1)?.linear_f32_f32(x, &mut y)?;
     let internal = |why: &dyn std::fmt::Display| BackendError::Internal {
         backend: backend.name().into(),

@@ -1,6 +1,6 @@
 //! Who takes part: the oracle, the reference, the other backends, and those that cannot.
 
-use crate::backends::{Availability, Backend};
+use crate::backends::{self, Availability, Backend};
 use crate::measure::{Compiler, Fingerprint};
 use crate::record;
 use std::sync::Arc;
@@ -12,29 +12,52 @@ pub struct Cast {
     others: Vec<Arc<dyn Backend>>,
     reference: Option<Arc<dyn Backend>>,
     absent: Vec<(String, String)>,
+    required: Vec<String>,
+    requested: Vec<String>,
 }
 
 impl Cast {
-    /// Sorts `backends` into roles. The oracle is `rust-scalar` and always takes part; the reference is the last
-    /// available backend whose name begins with `cpp-`, which is the fastest one of the list.
-    pub fn new(backends: Vec<Arc<dyn Backend>>) -> Self {
-        let oracle: Arc<dyn Backend> = Arc::new(crate::backends::rust_scalar::RustScalar);
+    /// Sorts `chosen` into roles. The oracle is `rust-scalar` and always takes part; the reference is the fastest
+    /// C++ one among the chosen, by the order of [`backends::all`] and not of the caller. The verdict requires the
+    /// fastest Rust and C++ backends that can run here: leaving one out does not make a weaker one the best.
+    pub fn new(chosen: Vec<Arc<dyn Backend>>) -> Self {
+        let oracle: Arc<dyn Backend> = Arc::new(backends::rust_scalar::RustScalar);
         let mut absent = Vec::new();
-        let mut others = Vec::new();
-        for backend in backends {
+        let mut others: Vec<Arc<dyn Backend>> = Vec::new();
+        for backend in chosen {
             match backend.availability() {
                 Availability::Unavailable(why) => absent.push((backend.name().to_owned(), why)),
                 Availability::Ready if backend.name() == oracle.name() => {}
                 Availability::Ready => others.push(backend),
             }
         }
-        let reference = others.iter().rev().find(|backend| is_reference_side(backend.name())).cloned();
+        let mut here = backends::all();
+        here.retain(|backend| backend.availability() == Availability::Ready);
+        let best =
+            |side: fn(&str) -> bool| here.iter().rev().map(|backend| backend.name()).find(|name| side(name));
+        let required: Vec<String> =
+            [best(is_rust_side), best(is_reference_side)].into_iter().flatten().map(str::to_owned).collect();
+        let taking_part =
+            |name: &str| name == oracle.name() || others.iter().any(|other| other.name() == name);
+        let left_out = required.iter().filter(|name| !taking_part(name));
+        absent.extend(left_out.map(|name| (name.clone(), "left out by request".to_owned())));
+        let reference = here
+            .iter()
+            .rev()
+            .filter(|backend| is_reference_side(backend.name()))
+            .find_map(|backend| others.iter().find(|other| other.name() == backend.name()))
+            .cloned();
         if !cfg!(feature = "ffi") {
             absent.push(("cpp-*".into(), "C++ unavailable: this build lacks the cargo feature ffi".into()));
         }
         absent.push(("cuda".into(), "GPU backends are not part of this version".into()));
         absent.push(("inference".into(), "whole-model workloads are not part of this version".into()));
-        Self { oracle, others, reference, absent }
+        Self { oracle, others, reference, absent, required, requested: Vec::new() }
+    }
+
+    /// Names backends that were asked for one by one: a run in which one of them is not compared is no pass.
+    pub fn requested(self, names: Vec<String>) -> Self {
+        Self { requested: names, ..self }
     }
 
     /// Leaves the C++ reference out, with the reason that every table then shows.
@@ -58,6 +81,16 @@ impl Cast {
     /// The reference of speed comparisons; without C++ there is none.
     pub fn reference(&self) -> Option<&Arc<dyn Backend>> {
         self.reference.as_ref()
+    }
+
+    /// The fastest Rust and C++ backends that can run here: the verdict depends on them.
+    pub(super) fn required(&self) -> &[String] {
+        &self.required
+    }
+
+    /// Names asked for one by one.
+    pub(super) fn requested_names(&self) -> &[String] {
+        &self.requested
     }
 
     /// Who does not take part, and why.
@@ -103,6 +136,11 @@ impl Cast {
         }
         Fingerprint::of_this_machine(compilers, None)
     }
+}
+
+/// Whether a backend is one of this crate's own.
+fn is_rust_side(name: &str) -> bool {
+    name.starts_with("rust-") && !name.contains('@')
 }
 
 /// Whether a backend belongs to the in-tree C++ reference.

@@ -226,6 +226,10 @@ fn perform(
         }
         let backend = backend.as_ref();
         let timed = plan.is_some() && timing::affordable(workload, backend.isa());
+        if plan.is_some() && !timed {
+            let what = format!("timing of {} on {}", workload.id, backend.name());
+            found.recording.skipped.push(skip(&what, timing::TOO_SLOW));
+        }
         let over = if timed { &inputs } else { &first_copy };
         match agree::first_run(workload, over, backend, oracle.as_ref()) {
             agree::First::Unsupported(reason) => {
@@ -264,6 +268,9 @@ fn new_recording(
         seed: request.seed,
         workloads: tasks.iter().map(|task| planned(&task.workload)).collect(),
         backends: cast.records(),
+        required: cast.required().into(),
+        requested: cast.requested_names().into(),
+        profile_workloads: if model.is_some() { 0 } else { profile_workloads(request.profile) },
         launches: u32::from(timing.is_some()),
         blocks: timing.map_or(0, |plan| plan.blocks),
         samples_per_block: timing.map_or(0, |plan| plan.samples_per_block),
@@ -290,6 +297,10 @@ fn new_recording(
         incomplete: None,
         extra: Default::default(),
     }
+}
+
+fn profile_workloads(profile: Profile) -> u64 {
+    crate::workloads::catalog::catalog(profile).workloads.len() as u64
 }
 
 /// This version of the tool.

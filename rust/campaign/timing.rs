@@ -56,6 +56,9 @@ impl TimingPlan {
     }
 }
 
+/// Why a plain loop is not timed.
+pub(super) const TOO_SLOW: &str = "a plain loop here would take most of the time: compared, not timed";
+
 /// Operations of one call above which plain loops are compared, not timed: they would take most of the time.
 const PLAIN_LOOP_OPS: u64 = 40_000_000;
 
@@ -130,24 +133,21 @@ pub(super) fn time(
         return Ok(ControlFlow::Continue(()));
     }
     let (group, failures) = measured(&plan.plan(found.recording.plan.seed), runs, step)?;
-    // Once more on the very buffers that were timed: a kernel that decays is as wrong as one that never worked.
-    for contender in &contenders {
-        let name = contender.backend.name();
-        let mut row = agree::compare(workload, inputs, name, oracle.as_ref(), contender.run.as_ref());
-        let failure = failures.iter().find(|(backend, _)| backend == name).map(|(_, why)| why.clone());
-        if row.holds() && failure.is_none() {
-            continue;
-        }
+    for contender in &mut contenders {
+        let Contender { backend, run } = contender;
+        let failure = failures.iter().find(|(name, _)| name == backend.name());
+        let row = match failure {
+            Some((name, why)) => Some(agree::errored(&workload.id, name, why)),
+            None => agree::afterwards(workload, inputs, *backend, oracle.as_ref(), run.as_mut()),
+        };
+        let Some(mut row) = row else { continue };
         row.extra.insert("when".into(), "after timing".into());
-        row.cause = failure.or(row.cause);
-        row.exact = false;
-        row.mismatches = row.mismatches.max(1);
         found
             .recording
             .agreements
             .retain(|old| (&old.workload, &old.backend) != (&row.workload, &row.backend));
         found.recording.agreements.push(row);
-        names.iter_mut().filter(|timed| **timed == name).for_each(|timed| *timed = "");
+        names.iter_mut().filter(|timed| **timed == backend.name()).for_each(|timed| *timed = "");
     }
     let publishable = !names[0].is_empty();
     for (side, name) in names.iter().enumerate().filter(|(_, name)| publishable && !name.is_empty()) {

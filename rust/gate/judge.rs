@@ -12,7 +12,7 @@ pub fn judge(recording: &Recording, policy: &Policy, policy_source: &str) -> Ver
     let timed = recording.plan.launches > 0;
     let comparisons = compare::all(recording, policy, subject);
     let agreement = rules::agreement_summary(recording);
-    let validation = rules::completeness(recording, subject, policy);
+    let validation = rules::completeness(recording, policy);
     let mut answers = vec![rules::agreement(&agreement), rules::accuracy(recording, policy)];
     if timed {
         answers.push(rules::reference_speed(recording, &comparisons));
@@ -21,13 +21,12 @@ pub fn judge(recording: &Recording, policy: &Policy, policy_source: &str) -> Ver
     answers.push(rules::completeness_rule(&validation));
     let verdict = overall(&answers);
     let route = route::route(verdict, &answers, "python -m bitnet_perfgate run --iterations 3");
-    let required = subject.map(str::to_owned).into_iter().chain(["C++ reference".to_owned()]);
     Verdict {
         schema: SCHEMA.into(),
         verdict,
         summary: summary(verdict, &answers, timed),
         evidence: evidence(recording, verdict, &answers, &agreement, &comparisons),
-        required: required.chain(policy.required_categories.iter().cloned()).collect(),
+        required: recording.plan.required.iter().chain(&policy.required_categories).cloned().collect(),
         skipped: recording.skipped.clone(),
         comparisons,
         rules: answers,
@@ -71,12 +70,7 @@ fn evidence(
     comparisons: &[Comparison],
 ) -> String {
     let plan = &recording.plan;
-    let method = format!(
-        "bitnet_perfgate {} profile, {} workloads, seed {}",
-        plan.profile,
-        plan.workloads.len(),
-        plan.seed
-    );
+    let method = format!("bitnet_perfgate {}, seed {}", suite(recording), plan.seed);
     let mut result = vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)];
     let judged: Vec<f64> =
         comparisons.iter().filter(|c| c.verdict.is_some()).filter_map(|c| c.ratio).collect();
@@ -95,6 +89,16 @@ fn evidence(
         deciding.map_or("every rule holds".to_owned(), |rule| format!("{}: {}", rule.name, rule.reason));
     let part = |text: &str| text.replace(';', ",");
     format!("method: {}; result: {}; reason: {}", part(&method), part(&result.join(", ")), part(&reason))
+}
+
+/// Which workloads: `28 workloads of the quick profile`, or `2 of the 28 ...` where they were chosen.
+fn suite(recording: &Recording) -> String {
+    let (plan, n) = (&recording.plan, recording.plan.workloads.len() as u64);
+    match plan.profile_workloads {
+        0 => format!("{n} workloads over the tensors of a file"),
+        all if all == n => format!("{n} workloads of the {} profile", plan.profile),
+        all => format!("{n} of the {all} workloads of the {} profile", plan.profile),
+    }
 }
 
 fn suggestions(recording: &Recording) -> Vec<String> {

@@ -3,12 +3,19 @@
 use super::compare;
 use super::policy::Policy;
 use super::verdict::{AgreementSummary, Answer, Comparison, RuleAnswer, Validation};
-use crate::record::{Meter, Recording};
+use crate::record::{Accuracy, Meter, PlannedWorkload, Recording};
 
-/// The subject the verdict depends on: the last, that is fastest, Rust backend of the recording.
+/// What everybody is compared with.
+const ORACLE: &str = "rust-scalar";
+
+/// The subject the verdict depends on: the fastest Rust backend that could run, whether or not it took part.
 pub(super) fn required_subject(recording: &Recording) -> Option<&str> {
-    let of_rust = |name: &&str| name.starts_with("rust-") && !name.contains('@');
-    recording.plan.backends.iter().map(|backend| backend.name.as_str()).rev().find(of_rust)
+    recording.plan.required.iter().map(String::as_str).find(|name| name.starts_with("rust-"))
+}
+
+/// The reference the verdict depends on, likewise.
+fn required_reference(recording: &Recording) -> Option<&str> {
+    recording.plan.required.iter().map(String::as_str).find(|name| name.starts_with("cpp-"))
 }
 
 /// Every agreement of the recording, in numbers.
@@ -44,16 +51,15 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
     if over_a_file(recording) {
         return rule("accuracy", None, "measured on seeded weights, not on a model file".into());
     }
-    let mut lowest: Option<(f64, String)> = None;
+    // The oracle's own accuracy says nothing of the others: each required backend brings its own.
+    let subject = required_subject(recording);
+    let required: Vec<&str> = subject.into_iter().chain(required_reference(recording)).collect();
+    let mut lowest: Option<(f64, &str)> = None;
     for (format, floor) in &policy.accuracy_floor_percent {
         let prefix = format!("accuracy/{format}/");
-        let rows = recording
-            .accuracy
-            .iter()
-            .filter(|row| row.workload.starts_with(&prefix) && row.workload.ends_with("/gated"));
-        let mut seen = false;
-        for row in rows {
-            seen = true;
+        let gated = |row: &&Accuracy| row.workload.starts_with(&prefix) && row.workload.ends_with("/gated");
+        let rows: Vec<&Accuracy> = recording.accuracy.iter().filter(gated).collect();
+        for row in &rows {
             let found = row.accuracy_percent;
             if found.is_nan() || found < *floor {
                 let critical = if found >= policy.accuracy_critical_percent { "" } else { " (critical)" };
@@ -63,17 +69,20 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
                 );
                 return rule("accuracy", Some(Answer::Fail), reason);
             }
-            if lowest.as_ref().is_none_or(|(least, _)| found < *least) {
-                lowest = Some((found, format!("{format} on {}", row.backend)));
+            if Some(row.backend.as_str()) == subject && lowest.is_none_or(|(least, _)| found < least) {
+                lowest = Some((found, format));
             }
         }
-        if !seen {
-            return rule("accuracy", Some(Answer::Neutral), format!("accuracy of {format} was not measured"));
+        if let Some(missing) = required.iter().find(|name| !rows.iter().any(|row| row.backend == **name)) {
+            let reason = format!("accuracy of {format} was not measured on {missing}");
+            return rule("accuracy", Some(Answer::Neutral), reason);
         }
     }
-    match lowest {
-        Some((least, who)) => rule("accuracy", Some(Answer::Pass), format!("lowest {least:.4} % ({who})")),
-        None => rule("accuracy", Some(Answer::Neutral), "accuracy was not measured".into()),
+    match (lowest, subject) {
+        (Some((least, format)), Some(subject)) => {
+            rule("accuracy", Some(Answer::Pass), format!("lowest {least:.4} % ({format} on {subject})"))
+        }
+        _ => rule("accuracy", Some(Answer::Neutral), "accuracy was not measured".into()),
     }
 }
 
@@ -112,7 +121,7 @@ pub(super) fn reference_speed(recording: &Recording, comparisons: &[Comparison])
 /// The best SIMD backend must be surely ahead of the scalar one wherever both were timed on products.
 pub(super) fn simd_ahead(recording: &Recording, subject: Option<&str>, policy: &Policy) -> RuleAnswer {
     let name = "simd-ahead-of-scalar";
-    let Some(subject) = subject.filter(|subject| *subject != "rust-scalar") else {
+    let Some(subject) = subject.filter(|subject| *subject != ORACLE) else {
         return rule(name, None, "no SIMD backend takes part".into());
     };
     let (mut slowest, mut n): (Option<(f64, String)>, usize) = (None, 0);
@@ -122,9 +131,7 @@ pub(super) fn simd_ahead(recording: &Recording, subject: Option<&str>, policy: &
         wall.filter(|series| series.workload.contains("matmul/") || series.workload.contains("linear/"))
     {
         let scalar = recording.series.iter().find(|other| {
-            other.workload == series.workload
-                && other.backend == "rust-scalar"
-                && other.meter == Meter::WallNs
+            other.workload == series.workload && other.backend == ORACLE && other.meter == Meter::WallNs
         });
         let Some(scalar) = scalar else { continue };
         let comparison = compare::pair(series, Some(scalar), policy);
@@ -160,67 +167,104 @@ pub(super) fn simd_ahead(recording: &Recording, subject: Option<&str>, policy: &
     }
 }
 
-/// Whether everything that was asked for was measured.
-pub(super) fn completeness(recording: &Recording, subject: Option<&str>, policy: &Policy) -> Vec<Validation> {
-    let mut found = Vec::new();
-    let mut check = |name: &str, problem: Option<String>, fine: String| {
-        found.push(Validation { name: name.into(), ok: problem.is_none(), reason: problem.unwrap_or(fine) });
-    };
-    check("interrupted", recording.incomplete.clone(), "the plan was carried out".into());
+/// Whether everything that was asked for was measured: one named condition each.
+pub(super) fn completeness(recording: &Recording, policy: &Policy) -> Vec<Validation> {
     let planned = &recording.plan.workloads;
-    check(
-        "empty-suite",
-        planned.is_empty().then(|| "no workload was planned".into()),
-        format!("{} workloads planned", planned.len()),
-    );
-    let missing_category = policy
-        .required_categories
-        .iter()
-        .find(|wanted| !planned.iter().any(|workload| workload.category == **wanted));
-    check(
-        "categories",
-        missing_category.map(|name| format!("no workload of the required category {name} was planned")),
-        format!("required: {}", policy.required_categories.join(", ")),
-    );
-    check(
-        "subject",
-        subject.is_none().then(|| "no Rust backend took part".into()),
-        format!("the verdict is about {}", subject.unwrap_or_default()),
-    );
-    let unagreed = planned.iter().find(|workload| {
-        !recording
-            .agreements
-            .iter()
-            .any(|row| row.workload == workload.id && Some(row.backend.as_str()) == subject)
-    });
-    let only_oracle = subject == Some("rust-scalar");
-    check(
-        "crossval-data",
-        unagreed
-            .filter(|_| !only_oracle)
-            .map(|workload| format!("{} was not compared with the oracle", workload.id)),
-        "every planned workload was compared with the oracle".into(),
-    );
-    let no_reference = recording.plan.backends.iter().all(|backend| !backend.name.starts_with("cpp-"));
-    check(
-        "reference",
-        no_reference.then(|| {
-            let why = skipped_reason(recording, "cpp-*").or_else(|| skipped_reason(recording, "cpp-avx2"));
-            format!("no C++ reference took part: {}", why.unwrap_or("none is built in"))
-        }),
-        "the C++ reference took part".into(),
-    );
-    if let Some(subject) = subject.filter(|_| recording.plan.launches > 0 && !over_a_file(recording)) {
-        let untimed = planned.iter().find(|workload| {
-            !recording.series.iter().any(|series| series.workload == workload.id && series.backend == subject)
-        });
-        check(
-            "timing-data",
-            untimed.map(|workload| format!("{} was not timed on {subject}", workload.id)),
-            format!("every planned workload was timed on {subject}"),
-        );
+    let condition = |name: &str, problem: Option<String>, fine: String| Validation {
+        name: name.into(),
+        ok: problem.is_none(),
+        reason: problem.unwrap_or(fine),
+    };
+    vec![
+        condition("interrupted", recording.incomplete.clone(), "the plan was carried out".into()),
+        condition(
+            "empty-suite",
+            planned.is_empty().then(|| "no workload was planned".into()),
+            format!("{} workloads planned", planned.len()),
+        ),
+        condition(
+            "categories",
+            missing_category(recording, policy),
+            format!("required: {}", policy.required_categories.join(", ")),
+        ),
+        condition(
+            "subject",
+            missing_backend(recording, required_subject(recording), "Rust backend"),
+            format!("the verdict is about {}", required_subject(recording).unwrap_or_default()),
+        ),
+        condition(
+            "reference",
+            missing_backend(recording, required_reference(recording), "C++ reference"),
+            format!("compared with {}", required_reference(recording).unwrap_or_default()),
+        ),
+        condition(
+            "requested",
+            missing_request(recording),
+            "every backend asked for by name was compared".into(),
+        ),
+        condition(
+            "crossval-data",
+            missing_agreement(recording),
+            "every planned workload of every required backend was compared with the oracle".into(),
+        ),
+        condition("timing-data", missing_timing(recording), "every planned workload was timed".into()),
+    ]
+}
+
+/// A required category counts when work on weights of it was planned; a call's overhead alone is no kernel.
+fn missing_category(recording: &Recording, policy: &Policy) -> Option<String> {
+    let on_weights = |workload: &PlannedWorkload| {
+        ["quantize/", "dequantize/", "matmul/", "linear/"].iter().any(|kind| workload.id.contains(kind))
+    };
+    let covered = |wanted: &String| {
+        recording.plan.workloads.iter().any(|workload| workload.category == *wanted && on_weights(workload))
+    };
+    let missing = policy.required_categories.iter().find(|wanted| !covered(wanted))?;
+    Some(format!("no workload on weights of the required category {missing} was planned"))
+}
+
+fn missing_backend(recording: &Recording, required: Option<&str>, what: &str) -> Option<String> {
+    let Some(name) = required else {
+        let why = skipped_reason(recording, "cpp-*").unwrap_or("none can run here");
+        return Some(format!("no {what} took part: {why}"));
+    };
+    if recording.plan.backends.iter().any(|backend| backend.name == name) {
+        return None;
     }
-    found
+    let why = skipped_reason(recording, name).or_else(|| skipped_reason(recording, "cpp-*"));
+    Some(format!("{name} did not take part: {}", why.unwrap_or("no reason was recorded")))
+}
+
+/// A backend asked for by name, for which nothing was compared. The oracle is compared with nobody.
+fn missing_request(recording: &Recording) -> Option<String> {
+    let compared = |name: &String| {
+        name == ORACLE || recording.agreements.iter().any(|row| row.backend == *name && row.compared > 0)
+    };
+    let missing = recording.plan.requested.iter().find(|name| !compared(name))?;
+    let why = skipped_reason(recording, missing).unwrap_or("it supports nothing that was asked");
+    Some(format!("{missing} was asked for and nothing was compared: {why}"))
+}
+
+/// A planned workload that a required backend was not compared on.
+fn missing_agreement(recording: &Recording) -> Option<String> {
+    for name in recording.plan.required.iter().filter(|name| *name != ORACLE) {
+        let compared =
+            |id: &str| recording.agreements.iter().any(|row| row.workload == id && row.backend == *name);
+        if let Some(workload) = recording.plan.workloads.iter().find(|workload| !compared(&workload.id)) {
+            return Some(format!("{} of {name} was not compared with the oracle", workload.id));
+        }
+    }
+    None
+}
+
+/// A planned workload that the subject was not timed on. Over a file only one tensor of each shape is timed.
+fn missing_timing(recording: &Recording) -> Option<String> {
+    let subject =
+        required_subject(recording).filter(|_| recording.plan.launches > 0 && !over_a_file(recording))?;
+    let timed =
+        |id: &str| recording.series.iter().any(|series| series.workload == id && series.backend == subject);
+    let workload = recording.plan.workloads.iter().find(|workload| !timed(&workload.id))?;
+    Some(format!("{} was not timed on {subject}", workload.id))
 }
 
 /// The rule that sums up the validations.

@@ -115,8 +115,11 @@ impl RunOptions {
                 .collect::<Result<_, _>>()
                 .map_err(input_error)?
         };
-        chosen.extend(load_plugins(&self.plugins)?);
-        let cast = Cast::new(chosen);
+        let plugins = load_plugins(&self.plugins)?;
+        let names = plugins.iter().map(|plugin| plugin.name().to_owned());
+        let requested = self.backends.iter().cloned().chain(names).collect();
+        chosen.extend(plugins);
+        let cast = Cast::new(chosen).requested(requested);
         Ok(if self.skip_cpp { cast.without_cpp() } else { cast })
     }
 }

@@ -64,6 +64,10 @@ pub struct Recording {
     pub extra: Extra,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Which version of this tool measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
@@ -89,8 +93,18 @@ pub struct PlanRecord {
     pub seed: u64,
     /// Every workload asked for.
     pub workloads: Vec<PlannedWorkload>,
-    /// Every backend asked for.
+    /// Every backend that takes part.
     pub backends: Vec<Backend>,
+    /// Names of the backends the verdict depends on: the fastest Rust and the fastest C++ one that can run here,
+    /// whether or not they take part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
+    /// Names of backends and plugins asked for one by one; each must have been compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requested: Vec<String>,
+    /// How many workloads the whole profile has; `workloads` may be chosen among them. 0 over a model file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub profile_workloads: u64,
     /// Fresh processes.
     pub launches: u32,
     /// Blocks per workload and launch, at most.

@@ -24,7 +24,22 @@ pub trait Run {
 
     /// What the last run produced, each part named.
     fn outputs(&self) -> Vec<(&'static str, Output<'_>)>;
+
+    /// Fills every output with values that no right result has throughout, so that a run that writes nothing, or
+    /// not everything, shows.
+    fn poison(&mut self);
+
+    /// Runs until every copy of the weights was used once: 1 where there are no copies.
+    fn copies(&self) -> usize {
+        1
+    }
 }
+
+/// What poisoned outputs hold.
+const POISON_U8: u8 = 0xa5;
+const POISON_I8: i8 = 0x5a;
+const POISON_I32: i32 = 0x5a5a_5a5a;
+const POISON_F32: f32 = f32::NAN;
 
 impl Workload {
     /// Makes `backend` ready over `inputs`: packs, uploads and allocates; never timed.
@@ -98,6 +113,11 @@ impl Run for Quantize<'_> {
     fn outputs(&self) -> Vec<(&'static str, Output<'_>)> {
         vec![("bytes", Output::U8(&self.bytes)), ("scale", Output::F32(&self.scale))]
     }
+
+    fn poison(&mut self) {
+        self.bytes.fill(POISON_U8);
+        self.scale.fill(POISON_F32);
+    }
 }
 
 struct Dequantize<'a> {
@@ -113,6 +133,10 @@ impl Run for Dequantize<'_> {
 
     fn outputs(&self) -> Vec<(&'static str, Output<'_>)> {
         vec![("weights", Output::F32(&self.floats))]
+    }
+
+    fn poison(&mut self) {
+        self.floats.fill(POISON_F32);
     }
 }
 
@@ -138,6 +162,12 @@ impl Run for Activation<'_> {
             ("sums", Output::I32(&self.sums)),
         ]
     }
+
+    fn poison(&mut self) {
+        self.codes.fill(POISON_I8);
+        self.scales.fill(POISON_F32);
+        self.sums.fill(POISON_I32);
+    }
 }
 
 struct IntegerProduct<'a> {
@@ -156,6 +186,14 @@ impl Run for IntegerProduct<'_> {
     fn outputs(&self) -> Vec<(&'static str, Output<'_>)> {
         vec![("products", Output::I32(&self.out))]
     }
+
+    fn poison(&mut self) {
+        self.out.fill(POISON_I32);
+    }
+
+    fn copies(&self) -> usize {
+        self.products.len()
+    }
 }
 
 struct LinearLayer<'a> {
@@ -173,6 +211,14 @@ impl Run for LinearLayer<'_> {
 
     fn outputs(&self) -> Vec<(&'static str, Output<'_>)> {
         vec![("outputs", Output::F32(&self.y))]
+    }
+
+    fn poison(&mut self) {
+        self.y.fill(POISON_F32);
+    }
+
+    fn copies(&self) -> usize {
+        self.products.len()
     }
 }
 

@@ -3,23 +3,57 @@
 use super::support::subjects;
 use bitnet_perfgate::backends::{self, Backend, BackendError, BuildInfo, Matmul, WeightRule};
 use bitnet_perfgate::bitnet::formats::{Layout, Weights};
-use bitnet_perfgate::campaign::{self, Cast, Request};
+use bitnet_perfgate::campaign::{self, Cast, Request, TimingPlan};
 use bitnet_perfgate::gate::{self, Answer, Policy};
 use bitnet_perfgate::record::Recording;
 use bitnet_perfgate::workloads::catalog::{Profile, catalog};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-fn compared(workloads: &[&str], cast: &Cast) -> Recording {
-    let request = Request {
+fn request(workloads: &[&str]) -> Request {
+    Request {
         profile: Profile::Quick,
         seed: 42,
         categories: Vec::new(),
         workloads: workloads.iter().map(|id| (*id).to_owned()).collect(),
         model: None,
         timing: None,
+    }
+}
+
+fn compared(workloads: &[&str], cast: &Cast) -> Recording {
+    campaign::run(&request(workloads), cast, &mut |_| ControlFlow::Continue(())).expect("the catalogue runs")
+}
+
+/// Spoils the products of every call after the first `right` ones.
+fn decaying(right: usize) -> impl Fn(&mut [i32]) + Send + Sync {
+    let calls = AtomicUsize::new(0);
+    move |out| {
+        if calls.fetch_add(1, Ordering::Relaxed) >= right {
+            out.fill(0);
+        }
+    }
+}
+
+/// A kernel that is right once and then stops computing is found after the timing, and its times are not kept.
+#[test]
+fn a_kernel_that_stops_computing_is_not_timed() {
+    let workload = "matmul/i2_s/640x2560/b1/t1/hot";
+    let spoiled = Arc::new(Spoiled { inner: backends::rust_scalar::RustScalar, spoil: decaying(1) });
+    let mut everybody = backends::all();
+    everybody.push(spoiled);
+    let request = Request {
+        timing: Some(TimingPlan { blocks: 2, min_blocks: 2, budget_ns: 1, ..TimingPlan::standard() }),
+        ..request(&[workload])
     };
-    campaign::run(&request, cast, &mut |_| ControlFlow::Continue(())).expect("the catalogue runs")
+    let recording =
+        campaign::run(&request, &Cast::new(everybody), &mut |_| ControlFlow::Continue(())).expect("it runs");
+    recording.check().expect("a legal recording");
+    let row = recording.agreements.iter().find(|row| row.backend == "rust-spoiled").expect("a row");
+    assert!(!row.holds(), "{row:?}");
+    assert!(recording.series.iter().all(|series| series.backend != "rust-spoiled"));
+    assert_eq!(gate::judge(&recording, &Policy::default(), "defaults").verdict, Answer::Fail);
 }
 
 /// Every pair is compared, every one to the bit, and nothing is left out.
@@ -27,6 +61,9 @@ fn compared(workloads: &[&str], cast: &Cast) -> Recording {
 fn every_quick_workload_is_exact_on_every_backend() {
     let recording = compared(&[], &Cast::new(backends::all()));
     let others = subjects().len() - 1;
+    if cfg!(feature = "ffi") {
+        assert!(others >= 1, "the portable C++ backend runs everywhere: something must be compared");
+    }
     let pairs = catalog(Profile::Quick).workloads.len() * others;
     let unequal: Vec<_> = recording.agreements.iter().filter(|row| !row.exact).collect();
     assert!(unequal.is_empty(), "{unequal:#?}");
