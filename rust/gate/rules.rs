@@ -51,9 +51,11 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
     if over_a_file(recording) {
         return rule("accuracy", None, "measured on seeded weights, not on a model file".into());
     }
-    // The oracle's own accuracy says nothing of the others: each required backend brings its own.
+    // The oracle's own accuracy says nothing of the others: each required backend that takes part brings its own;
+    // one that does not take part is the business of completeness.
     let subject = required_subject(recording);
-    let required: Vec<&str> = subject.into_iter().chain(required_reference(recording)).collect();
+    let takes_part = |name: &&String| recording.plan.backends.iter().any(|backend| backend.name == **name);
+    let required: Vec<&String> = recording.plan.required.iter().filter(takes_part).collect();
     let mut lowest: Option<(f64, &str)> = None;
     for (format, floor) in &policy.accuracy_floor_percent {
         let prefix = format!("accuracy/{format}/");
@@ -73,7 +75,7 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
                 lowest = Some((found, format));
             }
         }
-        if let Some(missing) = required.iter().find(|name| !rows.iter().any(|row| row.backend == **name)) {
+        if let Some(missing) = required.iter().find(|name| !rows.iter().any(|row| row.backend == ***name)) {
             let reason = format!("accuracy of {format} was not measured on {missing}");
             return rule("accuracy", Some(Answer::Neutral), reason);
         }

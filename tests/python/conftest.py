@@ -13,7 +13,7 @@ import bitnet_perfgate as gate
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_MODEL = REPOSITORY / "tests" / "golden" / "tiny-i2s.gguf"
 PRODUCT = "matmul/i2_s/640x2560/b1/t1/hot"
-ACTIVATION = "activation/int8/2560x1"
+ACTIVATION = "dequantize/i2_s/640x2560"
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

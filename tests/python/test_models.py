@@ -21,7 +21,7 @@ def test_the_golden_model_agrees_with_every_backend(cli: Cli, tmp_path: Path) ->
     assert tensors == {row["tensor"] for row in gate.identify(TINY_MODEL)["tensors"]}
     digest = hashlib.sha256(TINY_MODEL.read_bytes()).hexdigest()[:8]
     assert all(identifier.startswith(f"file:{digest}/") for identifier in recording.workload_ids)
-    assert done.returncode in (1, 3), done.stderr
+    assert done.returncode in (0, 1, 3), done.stderr
     assert "+tensor=blk.0.attn_q.weight" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
 
