@@ -72,11 +72,14 @@ fn agreement(path: &Path) -> Result<Recording, CampaignError> {
     campaign::run(&request, &cast, &mut |_| ControlFlow::Continue(()))
 }
 
-/// A file at `path` with these tensors: name, sides (K first), type, bytes (zeros where `None`).
-fn write_file(path: &Path, tensors: &[(&str, &[u64], TensorType, Option<&[u8]>)]) {
+/// A tensor to be written: name, sides (K first), type, bytes (zeros where `None`).
+type Planned<'a> = (&'a str, &'a [u64], TensorType, Option<&'a [u8]>);
+
+/// A file at `path` with these tensors.
+fn write_file(path: &Path, tensors: &[Planned<'_>]) {
     let mut metadata = Metadata::new();
     metadata.push("general.architecture", Value::String("bitnet".into()));
-    let plan = |&(name, dims, tensor_type, _): &(&str, &[u64], TensorType, Option<&[u8]>)| TensorPlan {
+    let plan = |&(name, dims, tensor_type, _): &Planned<'_>| TensorPlan {
         name: name.into(),
         dims: dims.into(),
         tensor_type,
@@ -154,12 +157,11 @@ fn a_file_without_evidence_is_an_error_that_names_it() {
     nan[256..260].copy_from_slice(&f32::NAN.to_le_bytes());
     let mut damaged = good.clone();
     damaged[17] = 0xff;
-    let none: [(&str, &[u64], TensorType, Option<&[u8]>); 2] =
+    let none: [Planned<'_>; 2] =
         [("odd", &[160, 4], TensorType::I2S, None), ("stack", &[128, 2, 2], TensorType::I2S, None)];
-    let nan: [(&str, &[u64], TensorType, Option<&[u8]>); 2] =
+    let nan: [Planned<'_>; 2] =
         [("good", &[256, 4], TensorType::I2S, Some(&good)), ("nan", &[256, 4], TensorType::I2S, Some(&nan))];
-    let damaged: [(&str, &[u64], TensorType, Option<&[u8]>); 1] =
-        [("damaged", &[256, 4], TensorType::I2S, Some(&damaged))];
+    let damaged: [Planned<'_>; 1] = [("damaged", &[256, 4], TensorType::I2S, Some(&damaged))];
     for (file, tensors, parts) in [
         ("none.gguf", &none[..], ["odd", "K % 128 = 32"]),
         ("nan.gguf", &nan[..], ["nan", "scale"]),

@@ -4,7 +4,7 @@
 //! the callee's `struct_size`, so a library compiled against an older minor version offers what it has and the
 //! rest reads as "not offered". Text is checked once, at the start; a status becomes a typed error, and where
 //! the contract gives no position (which input was NaN, which byte was no code) it is looked up here. A call into
-//! a library that a user names is followed by a look at the floating-point mode, see [`super::fp_mode`].
+//! a library that a user names is followed by a look at the floating-point mode, see `fp_mode.rs`.
 
 use super::fp_mode::FpMode;
 use super::supplier::Entry;
@@ -68,7 +68,7 @@ pub struct ContractBackend {
     build_info: BuildInfo,
     availability: Availability,
     minor: u32,
-    _library: KeepAlive,
+    library: KeepAlive,
 }
 
 // SAFETY: the contract lets its functions be called from any thread, and the copied structure is never changed.
@@ -123,7 +123,7 @@ impl ContractBackend {
         }
         let availability = ask_availability(&api);
         let name = rename(&name);
-        Ok(Some(Self { api, name, isa, build_info, availability, minor, _library: library.clone() }))
+        Ok(Some(Self { api, name, isa, build_info, availability, minor, library: library.clone() }))
     }
 
     /// The minor version of the contract it was compiled against.
@@ -157,7 +157,7 @@ impl ContractBackend {
     /// Makes one call. A plugin that comes back in another floating-point mode is not believed, and the mode is put
     /// back: what this thread computes next, the expected result perhaps, must not follow the plugin's rules.
     fn call<T>(&self, call: impl FnOnce() -> T) -> Result<T, BackendError> {
-        if self._library.is_none() {
+        if self.library.is_none() {
             return Ok(call());
         }
         let before = FpMode::now();
@@ -313,6 +313,7 @@ impl Backend for ContractBackend {
         let threads = u32::try_from(threads).map_err(|_| self.unsupported(&doing))?;
         let mut handle = ptr::null_mut();
         // SAFETY: the weight bytes outlive the handle, because `ContractMatmul` borrows them for 'a.
+        // A handle that came with a changed floating-point mode is given up: nothing it says is believed.
         let status =
             self.call(|| unsafe { function(&raw_weights(&weights), n_max as u64, threads, &mut handle) })?;
         self.answer_weights(status, &doing, &weights)?;
