@@ -26,8 +26,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     (
         "std::arch",
-        &["rust/backends/rust_simd", "rust/backends/detect.rs"],
-        "intrinsics live in rust_simd, detection in detect.rs",
+        &["rust/backends/rust_simd", "rust/backends/detect.rs", "rust/backends/contract/fp_mode.rs"],
+        "intrinsics live in rust_simd, detection in detect.rs, the register of the floating-point mode in fp_mode.rs",
     ),
     ("core::arch", &["rust/backends/rust_simd"], "intrinsics live in rust_simd"),
     ("target_feature", &["rust/backends/rust_simd"], "kernels of an instruction set live in rust_simd"),
@@ -41,6 +41,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
         &[
             "rust/backends/rust_simd",
             "rust/backends/contract/safe.rs",
+            "rust/backends/contract/fp_mode.rs",
             "rust/backends/contract/supplier.rs",
             "rust/backends/contract/bindings.rs",
             "rust/backends/plugin",

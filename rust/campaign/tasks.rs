@@ -2,7 +2,7 @@
 
 use super::{CampaignError, Request, skip};
 use crate::bitnet::formats::{FormatError, Layout, Weights};
-use crate::bitnet::model::gguf::Gguf;
+use crate::bitnet::model::gguf::{Gguf, GgufError, GgufErrorKind, TensorInfo, TensorType};
 use crate::record::Skipped;
 use crate::workloads::catalog::{self, Profile};
 use crate::workloads::{Category, Inputs, Kind, Temperature, Workload};
@@ -58,13 +58,30 @@ impl ModelFile {
         serde_json::json!({"file": name, "hash8": self.hash8})
     }
 
-    /// Every ternary tensor, compared; the first of each format and shape also timed. Tensors that this
-    /// version cannot read as ternary are skipped by name.
+    /// Every ternary tensor, compared; the first of each format and shape also timed. Every other tensor that is not
+    /// plainly float is skipped by name: other types, and shapes that this version cannot hold.
+    ///
+    /// Errors: no tensor is left to compare, or one has a scale that is none.
     fn tasks(&self) -> Result<(Vec<Task<'_>>, Vec<Skipped>), CampaignError> {
         let mut seen: HashSet<Layout> = HashSet::new();
-        let (mut timed, mut compared) = (Vec::new(), Vec::new());
-        for info in self.gguf.tensors().iter().filter(|info| info.tensor_type().ternary().is_some()) {
-            let weights = self.gguf.ternary(info)?;
+        let (mut timed, mut compared, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        let mut not_held = None;
+        for info in self.gguf.tensors() {
+            if info.tensor_type().ternary().is_none() {
+                skipped.extend(not_compared(info));
+                continue;
+            }
+            let weights = match self.gguf.ternary(info) {
+                Ok(weights) => weights,
+                Err(error) => match cannot_hold(&error) {
+                    Some(reason) => {
+                        skipped.push(skip(info.name(), &reason));
+                        not_held.get_or_insert(error);
+                        continue;
+                    }
+                    None => return Err(error.at(&self.path).into()),
+                },
+            };
             let layout = *weights.layout();
             let task = |kind, timed| Task {
                 workload: Workload::of_tensor(kind, &self.hash8, info.name()),
@@ -82,10 +99,34 @@ impl ModelFile {
             }
         }
         if timed.is_empty() {
-            return Err(CampaignError::NoTernaryTensor { path: self.path.clone() });
+            return Err(match not_held {
+                Some(error) => error.at(&self.path).into(),
+                None => CampaignError::NoTernaryTensor { path: self.path.clone() },
+            });
         }
         timed.extend(compared);
-        Ok((timed, Vec::new()))
+        Ok((timed, skipped))
+    }
+}
+
+/// The line for a tensor that is not ternary. Norms and embeddings in floats need none: nobody expects them here.
+fn not_compared(info: &TensorInfo) -> Option<Skipped> {
+    match info.tensor_type() {
+        TensorType::F32 | TensorType::F16 | TensorType::Bf16 => None,
+        other => Some(skip(info.name(), &format!("type {other} is not one this version compares"))),
+    }
+}
+
+/// Why the shape of a ternary tensor is beyond this version; `None` where its bytes are damaged instead. A length that
+/// does not fit comes from the shape too: the reader took it from there.
+fn cannot_hold(error: &GgufError) -> Option<String> {
+    match error.kind() {
+        GgufErrorKind::Tensor { found, expected, .. } => Some(format!("found {found}, expected {expected}")),
+        GgufErrorKind::Format {
+            source: why @ (FormatError::Unsupported { .. } | FormatError::Length { .. }),
+            ..
+        } => Some(why.to_string()),
+        _ => None,
     }
 }
 

@@ -155,12 +155,28 @@ fn files_that_are_no_plugins_are_told_apart() {
 fn malformed_structures_are_refused() {
     for (name, fields, expected) in [
         ("short", "BNB_ABI_MAJOR, 0, 16, \"x\", \"x\", &build, 0, ready", "struct_size is 16"),
-        ("nameless", "BNB_ABI_MAJOR, 0, sizeof(bnb_api), NULL, \"x\", &build, 0, ready", "has no name"),
+        (
+            "nameless",
+            "BNB_ABI_MAJOR, 0, sizeof(bnb_api), NULL, \"x\", &build, 0, ready",
+            "its name is missing",
+        ),
+        ("unnamed", "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"\", \"x\", &build, 0, ready", "has no name"),
         ("latin1", "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"\\xff\", \"x\", &build, 0, ready", "not UTF-8"),
         (
             "unbuilt",
             "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"x\", \"x\", NULL, 0, ready",
             "build_info is missing",
+        ),
+        (
+            "halved",
+            "BNB_ABI_MAJOR, 0, offsetof(bnb_api, available) + 4, \"x\", \"x\", &build, 0, ready",
+            "struct_size is 52",
+        ),
+        ("isaless", "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"x\", NULL, &build, 0, ready", "its isa is missing"),
+        (
+            "flagless",
+            "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"x\", \"x\", &(const bnb_build_info){\"cc\", \"1\", NULL, \"2\", \"\", \"\"}, 0, ready",
+            "its build_info.flags is missing",
         ),
     ] {
         let (_folder, library) = plugin_of(name, "", fields);
@@ -191,8 +207,9 @@ fn an_unavailable_plugin_says_why_and_is_never_called() {
 #[test]
 fn strange_answers_are_typed_errors() {
     let before = "static bnb_status prepare(const bnb_weights *w, uint64_t n, uint32_t t, bnb_matmul **h) \
-        { (void)w; (void)n; (void)h; return t == 1 ? BNB_OK : t == 2 ? BNB_OUT_OF_MEMORY : t == 3 ? BNB_INVALID_DATA : 77; }";
-    let fields = "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"odd\", \"x\", &build, 0, ready, NULL, NULL, NULL, prepare, NULL, NULL, NULL, NULL";
+        { (void)w; (void)n; (void)h; return t == 1 ? BNB_OK : t == 2 ? BNB_OUT_OF_MEMORY : t == 3 ? BNB_INVALID_DATA : 77; }\n\
+        static void release(bnb_matmul *h) { (void)h; }";
+    let fields = "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"odd\", \"x\", &build, 0, ready, NULL, NULL, NULL, prepare, NULL, NULL, release, NULL";
     let (_folder, library) = plugin_of("odd", before, fields);
     let backend = &plugin::load(&library).expect("loads")[0];
     let (layout, bytes) = matrix(1, 128);
@@ -205,4 +222,129 @@ fn strange_answers_are_typed_errors() {
     assert!(prepare(3).contains("codes are all legal"), "{}", prepare(3));
     assert!(prepare(4).contains("unknown status 77"), "{}", prepare(4));
     assert!(prepare(usize::MAX).contains("does not support"), "{}", prepare(usize::MAX));
+}
+
+/// Handles that nobody can give back would leak, so such a backend is refused as a whole.
+#[test]
+fn a_prepare_without_a_free_is_refused() {
+    let before = "static bnb_status prepare(const bnb_weights *w, uint64_t n, uint32_t t, bnb_matmul **h) \
+        { (void)w; (void)n; (void)t; (void)h; return BNB_UNSUPPORTED; }";
+    let fields =
+        "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"x\", \"x\", &build, 0, ready, NULL, NULL, NULL, prepare";
+    let (_folder, library) = plugin_of("unfreed", before, fields);
+    let why = refused(&library);
+    assert!(why.contains("matmul_prepare but no matmul_free"), "{why}");
+}
+
+/// The dynamic linker would wait for a writer of the pipe for ever.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_at_once() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let pipe = folder.path().join("libpipe.so");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let (send, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || send.send(refused(&pipe)));
+    let why = answer.recv_timeout(std::time::Duration::from_secs(20)).expect("an answer, not a wait");
+    assert!(why.contains("not a regular file"), "{why}");
+}
+
+/// The floating-point mode belongs to whoever runs the oracle; a plugin that changes it is found out.
+#[cfg(target_arch = "x86_64")]
+mod floating_point_mode {
+    use super::*;
+    use std::hint::black_box;
+
+    /// `FLUSH` does what the start-up code of `-ffast-math` does, `UPWARD` turns the rounding.
+    const MODES: &str = "#include <xmmintrin.h>\n\
+        #define FLUSH _mm_setcsr(_mm_getcsr() | 0x8040)\n\
+        #define UPWARD _mm_setcsr((_mm_getcsr() & ~0x6000u) | 0x4000)\n";
+    const FIELDS: &str = "BNB_ABI_MAJOR, 0, sizeof(bnb_api), \"moody\", \"x\", &build, 0, ready";
+
+    /// Subnormals live and ties round to even on this thread.
+    fn assert_untouched(after: &str) {
+        let half = black_box(f32::MIN_POSITIVE) * black_box(0.5);
+        assert!(half > 0.0, "{after}: subnormals are flushed");
+        assert_eq!(black_box(1.0_f32) + black_box(f32::EPSILON / 4.0), 1.0, "{after}: rounds upwards");
+        assert_eq!(black_box(-1.0_f32) - black_box(f32::EPSILON / 4.0), -1.0, "{after}: rounds downwards");
+    }
+
+    #[test]
+    fn changed_while_loading_is_refused() {
+        for (name, change) in [("flush", "FLUSH"), ("upward", "UPWARD")] {
+            let before =
+                format!("{MODES}__attribute__((constructor)) static void change(void) {{ {change}; }}");
+            let (_folder, library) = plugin_of(name, &before, FIELDS);
+            let why = refused(&library);
+            assert!(why.contains("changed the floating-point mode while loading"), "{why}");
+            assert_untouched(&format!("a constructor with {change}"));
+        }
+        let before = format!(
+            "{MODES}static bnb_status moody(const char **why) {{ (void)why; FLUSH; return BNB_OK; }}"
+        );
+        let (_folder, library) = plugin_of("available", &before, &FIELDS.replace("ready", "moody"));
+        assert!(refused(&library).contains("-ffast-math"), "{}", refused(&library));
+        assert_untouched("available");
+        let entry = format!(
+            "#include \"bitnet_backend.h\"\n#include <stddef.h>\n{MODES}\
+             const bnb_api *bitnet_backend_v1(uint32_t i) {{ (void)i; UPWARD; return NULL; }}\n"
+        );
+        let (_folder, library) = plugin_from("entry", &entry);
+        assert!(refused(&library).contains("floating-point mode"), "{}", refused(&library));
+        assert_untouched("bitnet_backend_v1");
+    }
+
+    /// A destructor runs when a refused library is closed.
+    #[test]
+    fn changed_while_unloading_a_refused_library_is_put_back() {
+        let before = format!("{MODES}__attribute__((destructor)) static void change(void) {{ FLUSH; }}");
+        let (_folder, library) = plugin_of("parting", &before, &FIELDS.replace("\"moody\"", "NULL"));
+        let _ = refused(&library);
+        assert_untouched("a destructor");
+    }
+
+    /// Every function: the result is not believed, and the next computation of this thread is not affected.
+    #[test]
+    fn changed_in_a_call_is_an_error_of_that_backend() {
+        let before = format!(
+            "{MODES}#include <stdlib.h>\n#define OK {{ UPWARD; return BNB_OK; }}\n#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n\
+            static bnb_status pack(const bnb_layout *l, uint32_t r, const float *s, uint64_t n, uint8_t *d, uint64_t m, float *c) OK\n\
+            static bnb_status unpack(const bnb_weights *w, float *d, uint64_t n) OK\n\
+            static bnb_status quantize(const float *x, uint64_t a, uint64_t r, uint64_t c, int8_t *q, uint64_t b, float *s, \
+                uint64_t d, int32_t *t, uint64_t e) OK\n\
+            static bnb_status prepare(const bnb_weights *w, uint64_t n, uint32_t t, bnb_matmul **h) \
+                {{ *h = (bnb_matmul *)w->bytes; if (n == 2) FLUSH; return BNB_OK; }}\n\
+            static bnb_status product(bnb_matmul *h, const int8_t *q, uint64_t a, uint64_t n, int32_t *o, uint64_t b) OK\n\
+            static bnb_status linear(bnb_matmul *h, const float *x, uint64_t a, uint64_t n, float *y, uint64_t b) OK\n\
+            static void release(bnb_matmul *h) {{ FLUSH; }}\n\
+            static void quiesce(void) {{ FLUSH; }}"
+        );
+        let fields = format!("{FIELDS}, pack, unpack, quantize, prepare, product, linear, release, quiesce");
+        let (_folder, library) = plugin_of("calls", &before, &fields);
+        let backend = &plugin::load(&library).expect("loads")[0];
+        let (layout, mut bytes) = matrix(1, 128);
+        let packed = bytes.clone();
+        let weights = Weights::new(layout, &packed).expect("legal");
+        let caught = |what: &str, answer: Result<(), BackendError>| {
+            assert!(
+                matches!(&answer, Err(BackendError::Internal { what, .. }) if what.contains("floating-point mode")),
+                "{what}: {answer:?}"
+            );
+            assert_untouched(what);
+        };
+        let x = [1.0; 128];
+        let answer = backend.quantize_weights(&layout, WeightRule::AbsMean, &x, &mut bytes);
+        caught("quantize_weights", answer.map(drop));
+        caught("dequantize_weights", backend.dequantize_weights(&weights, &mut [0.0; 128]));
+        let (mut q, mut scale, mut sum) = ([0; 128], [0.0], [0]);
+        caught("quantize_activations", backend.quantize_activations(&x, 128, &mut q, &mut scale, &mut sum));
+        caught("matmul_prepare", backend.prepare_matmul(weights, 2, 1).map(drop));
+        let mut matmul = backend.prepare_matmul(weights, 1, 1).expect("changes nothing for n_max = 1");
+        caught("matmul_i8_i32", matmul.matmul_i8_i32(&q, &mut [0]));
+        caught("linear_f32_f32", matmul.linear_f32_f32(&x, &mut [0.0]));
+        drop(matmul);
+        assert_untouched("matmul_free");
+        backend.quiesce();
+        assert_untouched("quiesce");
+    }
 }

@@ -3,8 +3,10 @@
 //! Lengths are checked on this side before the call, the callee checks them again. The structure is copied up to
 //! the callee's `struct_size`, so a library compiled against an older minor version offers what it has and the
 //! rest reads as "not offered". Text is checked once, at the start; a status becomes a typed error, and where
-//! the contract gives no position (which input was NaN, which byte was no code) it is looked up here.
+//! the contract gives no position (which input was NaN, which byte was no code) it is looked up here. A call into
+//! a library that a user names is followed by a look at the floating-point mode, see `fp_mode.rs`.
 
+use super::fp_mode::FpMode;
 use super::supplier::Entry;
 use super::sys;
 use crate::backends::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule, checks};
@@ -17,6 +19,13 @@ use std::sync::Arc;
 
 /// Holds a shared library open; `None` for statically linked suppliers.
 pub(in crate::backends) type KeepAlive = Option<Arc<libloading::Library>>;
+
+/// Bytes of every field behind `struct_size`; the three before it are read on their own.
+const FIELD_BYTES: usize = 8;
+const _: () = assert!(
+    offset_of!(sys::bnb_api, name) == 2 * FIELD_BYTES && size_of::<sys::bnb_api>() == 15 * FIELD_BYTES,
+    "an added field must have the size of a pointer, or struct_size must be checked in another way"
+);
 
 /// Why a supplier's structure cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +68,7 @@ pub struct ContractBackend {
     build_info: BuildInfo,
     availability: Availability,
     minor: u32,
-    _library: KeepAlive,
+    library: KeepAlive,
 }
 
 // SAFETY: the contract lets its functions be called from any thread, and the copied structure is never changed.
@@ -94,24 +103,27 @@ impl ContractBackend {
         if struct_size < least {
             return Err(malformed(format!("its struct_size is {struct_size}, expected at least {least}")));
         }
+        if !struct_size.is_multiple_of(FIELD_BYTES as u64) {
+            // Half a function pointer would be called.
+            return Err(malformed(format!("its struct_size is {struct_size}, which ends inside a field")));
+        }
         // SAFETY: all-zero is a valid bnb_api: null data pointers and absent functions.
         let mut api: sys::bnb_api = unsafe { std::mem::zeroed() };
         let readable = (struct_size as usize).min(size_of::<sys::bnb_api>());
         // SAFETY: the callee vouches for struct_size readable bytes; `api` holds at least `readable`.
         unsafe { ptr::copy_nonoverlapping(source.cast::<u8>(), (&raw mut api).cast::<u8>(), readable) };
-        let text = |pointer: *const c_char, what: &str| {
-            static_text(pointer).ok_or_else(|| malformed(format!("its {what} is not UTF-8 text")))
-        };
-        let name = text(api.name, "name")?;
+        let name = required_text(api.name, "name").map_err(malformed)?;
         if name.is_empty() {
             return Err(malformed("it has no name".into()));
         }
-        let build_info =
-            read_build_info(api.build_info).ok_or_else(|| malformed("its build_info is missing".into()))?;
-        let isa = text(api.isa, "isa")?;
+        let isa = required_text(api.isa, "isa").map_err(malformed)?;
+        let build_info = read_build_info(api.build_info).map_err(malformed)?;
+        if api.matmul_prepare.is_some() && api.matmul_free.is_none() {
+            return Err(malformed("it has a matmul_prepare but no matmul_free: offer both or none".into()));
+        }
         let availability = ask_availability(&api);
         let name = rename(&name);
-        Ok(Some(Self { api, name, isa, build_info, availability, minor, _library: library.clone() }))
+        Ok(Some(Self { api, name, isa, build_info, availability, minor, library: library.clone() }))
     }
 
     /// The minor version of the contract it was compiled against.
@@ -140,6 +152,22 @@ impl ContractBackend {
 
     fn internal(&self, what: impl Into<String>) -> BackendError {
         BackendError::Internal { backend: self.name.clone(), what: what.into() }
+    }
+
+    /// Makes one call. A plugin that comes back in another floating-point mode is not believed, and the mode is put
+    /// back: what this thread computes next, the expected result perhaps, must not follow the plugin's rules.
+    fn call<T>(&self, call: impl FnOnce() -> T) -> Result<T, BackendError> {
+        if self.library.is_none() {
+            return Ok(call());
+        }
+        let before = FpMode::now();
+        let answer = call();
+        match before.put_back() {
+            None => Ok(answer),
+            Some(after) => Err(self.internal(format!(
+                "it changed the floating-point mode during a call ({before} to {after}): built with -ffast-math?"
+            ))),
+        }
     }
 
     /// A status as a result. `floats` are the float inputs of the call, searched for the value it refused.
@@ -216,7 +244,7 @@ impl Backend for ContractBackend {
         };
         let mut scale = 0.0;
         // SAFETY: every pointer is valid for the count beside it for the whole call, and they do not overlap.
-        let status = unsafe {
+        let status = self.call(|| unsafe {
             function(
                 &raw_layout(layout),
                 rule,
@@ -226,7 +254,7 @@ impl Backend for ContractBackend {
                 dst.len() as u64,
                 &mut scale,
             )
-        };
+        })?;
         self.answer(status, &format!("quantising {layout}"), src)?;
         Ok(scale)
     }
@@ -235,7 +263,8 @@ impl Backend for ContractBackend {
         let function = self.offered(self.api.dequantize_weights, "dequantising weights")?;
         checks::length("dst", dst.len(), weights.layout().n_weights())?;
         // SAFETY: as above; the weights' length was checked when `Weights` was made.
-        let status = unsafe { function(&raw_weights(weights), dst.as_mut_ptr(), dst.len() as u64) };
+        let status =
+            self.call(|| unsafe { function(&raw_weights(weights), dst.as_mut_ptr(), dst.len() as u64) })?;
         self.answer_weights(status, &format!("dequantising {}", weights.layout()), weights)
     }
 
@@ -251,7 +280,7 @@ impl Backend for ContractBackend {
         let rows = scale.len();
         checks::activations(&self.name, cols, (x.len(), q.len(), scale.len(), sum.len()))?;
         // SAFETY: every pointer is valid for the count beside it for the whole call, and they do not overlap.
-        let status = unsafe {
+        let status = self.call(|| unsafe {
             function(
                 x.as_ptr(),
                 x.len() as u64,
@@ -264,7 +293,7 @@ impl Backend for ContractBackend {
                 sum.as_mut_ptr(),
                 sum.len() as u64,
             )
-        };
+        })?;
         self.answer(status, &format!("quantising {rows} rows of {cols} activations"), x)
     }
 
@@ -284,7 +313,9 @@ impl Backend for ContractBackend {
         let threads = u32::try_from(threads).map_err(|_| self.unsupported(&doing))?;
         let mut handle = ptr::null_mut();
         // SAFETY: the weight bytes outlive the handle, because `ContractMatmul` borrows them for 'a.
-        let status = unsafe { function(&raw_weights(&weights), n_max as u64, threads, &mut handle) };
+        // A handle that came with a changed floating-point mode is given up: nothing it says is believed.
+        let status =
+            self.call(|| unsafe { function(&raw_weights(&weights), n_max as u64, threads, &mut handle) })?;
         self.answer_weights(status, &doing, &weights)?;
         if handle.is_null() {
             return Err(self.internal(format!("{doing}: it answered OK without a handle")));
@@ -296,7 +327,8 @@ impl Backend for ContractBackend {
     fn quiesce(&self) {
         if let (Some(function), Availability::Ready) = (self.api.quiesce, &self.availability) {
             // SAFETY: no arguments; callable from any thread.
-            unsafe { function() }
+            // There is no result that a changed mode could have spoilt, and it is put back.
+            let _ = self.call(|| unsafe { function() });
         }
     }
 }
@@ -315,9 +347,9 @@ impl Matmul for ContractMatmul<'_> {
         let function = self.backend.offered(self.backend.api.matmul_i8_i32, "integer products")?;
         let n = checks::batch(("q", q.len()), ("out", out.len()), &self.layout, self.n_max)?;
         // SAFETY: the handle is live and used by one thread (&mut); pointers are valid for their counts.
-        let status = unsafe {
+        let status = self.backend.call(|| unsafe {
             function(self.handle, q.as_ptr(), q.len() as u64, n as u64, out.as_mut_ptr(), out.len() as u64)
-        };
+        })?;
         self.backend.answer(status, "integer products", &[])
     }
 
@@ -325,9 +357,9 @@ impl Matmul for ContractMatmul<'_> {
         let function = self.backend.offered(self.backend.api.linear_f32_f32, "linear layers")?;
         let n = checks::batch(("x", x.len()), ("y", y.len()), &self.layout, self.n_max)?;
         // SAFETY: as above.
-        let status = unsafe {
+        let status = self.backend.call(|| unsafe {
             function(self.handle, x.as_ptr(), x.len() as u64, n as u64, y.as_mut_ptr(), y.len() as u64)
-        };
+        })?;
         self.backend.answer(status, "a linear layer", x)
     }
 }
@@ -336,7 +368,8 @@ impl Drop for ContractMatmul<'_> {
     fn drop(&mut self) {
         if let Some(function) = self.backend.api.matmul_free {
             // SAFETY: the handle came from this backend's matmul_prepare and is freed once.
-            unsafe { function(self.handle) }
+            // As in `quiesce`, a changed mode is put back and has spoilt nothing.
+            let _ = self.backend.call(|| unsafe { function(self.handle) });
         }
     }
 }
@@ -369,25 +402,33 @@ fn raw_weights(weights: &Weights<'_>) -> sys::bnb_weights {
     }
 }
 
-/// Text behind a pointer; NULL reads as "".
+/// Text behind a pointer; `None` for NULL and for what is not UTF-8.
 fn static_text(pointer: *const c_char) -> Option<String> {
     if pointer.is_null() {
-        return Some(String::new());
+        return None;
     }
     // SAFETY: the contract promises static, NUL-terminated text.
     unsafe { CStr::from_ptr(pointer) }.to_str().ok().map(str::to_owned)
 }
 
-fn read_build_info(pointer: *const sys::bnb_build_info) -> Option<BuildInfo> {
+/// Text that the contract requires, or what is wrong with it.
+fn required_text(pointer: *const c_char, what: &str) -> Result<String, String> {
+    static_text(pointer).ok_or_else(|| {
+        let wrong = if pointer.is_null() { "is missing (NULL)" } else { "is not UTF-8 text" };
+        format!("its {what} {wrong}")
+    })
+}
+
+fn read_build_info(pointer: *const sys::bnb_build_info) -> Result<BuildInfo, String> {
     // SAFETY: null, or a static structure by contract.
-    let info = unsafe { pointer.as_ref() }?;
-    Some(BuildInfo {
-        compiler: static_text(info.compiler)?,
-        version: static_text(info.version)?,
-        flags: static_text(info.flags)?,
-        optimisation: static_text(info.optimisation)?,
-        source_hash: static_text(info.source_hash)?,
-        git_revision: static_text(info.git_revision)?,
+    let info = unsafe { pointer.as_ref() }.ok_or("its build_info is missing (NULL)")?;
+    Ok(BuildInfo {
+        compiler: required_text(info.compiler, "build_info.compiler")?,
+        version: required_text(info.version, "build_info.version")?,
+        flags: required_text(info.flags, "build_info.flags")?,
+        optimisation: required_text(info.optimisation, "build_info.optimisation")?,
+        source_hash: required_text(info.source_hash, "build_info.source_hash")?,
+        git_revision: required_text(info.git_revision, "build_info.git_revision")?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Plugins: any shared library that exports `bitnet_backend_v1`. Bring your own kernel.
 
+use super::contract::fp_mode::FpMode;
 use super::contract::safe::{ContractBackend, ContractError};
 use super::contract::supplier::{self, Entry};
 use std::path::{Path, PathBuf};
@@ -36,16 +37,45 @@ pub enum PluginError {
         /// The file.
         path: PathBuf,
     },
+    /// Its code changed how this thread rounds or treats subnormals; the mode is put back.
+    #[error(
+        "{path}: changed the floating-point mode while loading ({change}): built with -ffast-math? \
+         Build it without, and restore the mode wherever it is set"
+    )]
+    FloatingPointMode {
+        /// The file.
+        path: PathBuf,
+        /// The mode before and after.
+        change: String,
+    },
 }
 
 /// Every backend of the shared library at `path`, each called `<its name>@<file stem>`.
 ///
-/// Loading runs the library's initialisers: load only what you would run.
+/// Loading runs the library's initialisers: load only what you would run. It runs in this process, which it can bring
+/// down. If its code changes the floating-point mode of the calling thread, the mode is put back and the file refused.
 pub fn load(path: &Path) -> Result<Vec<ContractBackend>, PluginError> {
+    let before = FpMode::now();
+    let mut loaded = open(path);
+    // Refused files are closed by now; their destructors are covered too.
+    if let Some(after) = before.put_back() {
+        let change = format!("{before} to {after}");
+        loaded = Err(PluginError::FloatingPointMode { path: path.to_path_buf(), change });
+        before.put_back();
+    }
+    loaded
+}
+
+/// Opens the file and asks for its backends.
+fn open(path: &Path) -> Result<Vec<ContractBackend>, PluginError> {
     let named = || path.to_path_buf();
     // A path without a separator would be searched in system folders; a plugin is always a file.
     let file =
         path.canonicalize().map_err(|why| PluginError::Load { path: named(), why: why.to_string() })?;
+    // Opening a pipe waits for whoever writes to it.
+    if !file.is_file() {
+        return Err(PluginError::Load { path: named(), why: "not a regular file".into() });
+    }
     // SAFETY: initialisers of a library the user names run with the user's rights, as documented.
     let library = unsafe { libloading::Library::new(&file) }
         .map_err(|why| PluginError::Load { path: named(), why: cause(&why) })?;

@@ -24,7 +24,7 @@ impl GgufError {
     }
 
     /// The same error, of the file at `path`.
-    pub(in crate::bitnet::model) fn at(mut self, path: &Path) -> Self {
+    pub(crate) fn at(mut self, path: &Path) -> Self {
         self.path = Some(path.to_path_buf());
         self
     }
