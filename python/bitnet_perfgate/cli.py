@@ -363,7 +363,7 @@ def rendered(show: Callable[[Console], None]) -> str:
 
 
 def write(text: str) -> None:
-    """Writes to stdout. A reader that has seen enough and left is no error; other failures are `FileError`."""
+    """Writes to stdout. A reader that has seen enough and left is no error, any other failure is."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

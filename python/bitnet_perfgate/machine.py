@@ -32,7 +32,8 @@ def workloads(profile: str = "quick") -> Document:
 
     ``workloads`` holds rows of ``id``, ``category``, ``class`` and the work of one call (``weights``,
     ``bytes``, ``ops``); ``unsupported`` lists the ids that a format cannot hold, with the reason;
-    ``backends`` holds rows of ``name``, ``available`` and ``why_not``. Raises `InputError` for an unknown profile.
+    ``backends`` holds rows of ``name``, ``available`` and ``why_not``. Raises `InputError` for an unknown
+    profile.
 
     Example:
         >>> [workload["id"] for workload in workloads("full")["workloads"]]  # doctest: +SKIP
