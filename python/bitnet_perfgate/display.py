@@ -29,8 +29,8 @@ UNIT_MEANINGS = {
 }
 SPEED_MEANING = (
     "Rates are those of the typical call: the median over blocks of each block's fastest call. The paired "
-    "ratio is the Hodges-Lehmann estimate over blocks in which both sides ran; it need not be the quotient of "
-    "the rates."
+    "ratio is the Hodges-Lehmann estimate over blocks in which both sides ran; it need not be the quotient "
+    "of the rates."
 )
 LANGUAGES = {"rust": "Rust", "cpp": "C++"}
 

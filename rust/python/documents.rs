@@ -82,7 +82,7 @@ pub(super) fn workloads(profile: Profile, known: &[Arc<dyn Backend>]) -> Value {
 pub(super) fn identify(path: &Path, tensor: Option<&str>, shape: Option<(usize, usize)>) -> PyResult<Value> {
     let mut blocks = Vec::new();
     if let Some((rows, cols)) = shape {
-        let n_weights = rows.checked_mul(cols).unwrap_or(usize::MAX);
+        let n_weights = rows.saturating_mul(cols);
         if n_weights == 0 || n_weights > MOST_RAW_WEIGHTS {
             let limit = format!("1 to {MOST_RAW_WEIGHTS} weights");
             return Err(input_error(format!("shape {rows}x{cols}: expected {limit}")));

@@ -370,8 +370,8 @@ def test_list_shows_the_backends(cli: Cli) -> None:
 
 def test_counts_are_english_and_the_ratio_is_called_paired(cli: Cli) -> None:
     done = cli("run", "--workload", ACTIVATION, "-v", COLUMNS="80")
-    assert "1 workload," in done.stdout
-    assert "1 workloads" not in done.stdout
+    assert "quick profile, 1 workload, seed" in " ".join(done.stdout.split())
+    assert "1 workloads" not in cli("run", "--workload", ACTIVATION, "--dry-run").stdout
     assert "paired ratio" in done.stdout
     assert "time ratio" not in done.stdout
     assert "Hodges-Lehmann" in done.stdout

@@ -159,7 +159,7 @@ def test_shapes_that_nothing_has_are_refused(cli: Cli, tmp_path: Path, shape: st
 def test_names_in_a_file_reach_no_terminal(cli: Cli, tmp_path: Path) -> None:
     """A tensor, and the file itself, named with an escape sequence and a line end."""
     old = b"blk.0.attn_q.weight"
-    new = b"blk.0\x1b[31m\nPASS\x07xx"
+    new = b"blk.0\x1b[31m\nPASS\x07xxx"
     assert len(new) == len(old)
     whole = TINY_MODEL.read_bytes()
     assert whole.count(old) == 1
