@@ -8,7 +8,7 @@ use bitnet_perfgate::bitnet::formats::{self, Layout, WeightFormat};
 use bitnet_perfgate::bitnet::model::config::{Architecture, ModelConfig, TensorRole};
 use bitnet_perfgate::bitnet::model::float_blocks::FloatType;
 use bitnet_perfgate::bitnet::model::gguf::{
-    Array, Gguf, GgufWriter, Metadata, NewFile, TensorInfo, TensorPlan, TensorType, Value,
+    Array, Gguf, GgufErrorKind, GgufWriter, Metadata, NewFile, TensorInfo, TensorPlan, TensorType, Value,
 };
 use bitnet_perfgate::bitnet::model::weights::{
     ModelError, ModelFormat, sha256_hex, write_model, write_model_to,
@@ -301,6 +301,34 @@ fn a_new_file_appears_whole_or_not_at_all() {
     assert_eq!(names(), ["model.gguf"]);
     let nowhere = folder.path().join("absent").join("model.gguf");
     assert!(NewFile::create(&nowhere).is_err_and(|error| error.to_string().contains("absent")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_new_file_replaces_nothing_but_regular_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    std::os::unix::fs::symlink("socket", at("to-socket")).unwrap();
+    std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+    for name in ["socket", "folder", "to-socket", "loop"] {
+        let refused = NewFile::create(&at(name)).unwrap_err();
+        assert!(matches!(refused.kind(), GgufErrorKind::Io { doing: "create", .. }), "{refused}");
+        assert_eq!(refused.path(), Some(at(name).as_path()));
+    }
+    // A link to a file is replaced itself, as is one that leads nowhere; what it led to stays.
+    std::fs::write(at("file"), b"old").unwrap();
+    for (name, end) in [("to-file", "file"), ("dangling", "absent")] {
+        std::os::unix::fs::symlink(end, at(name)).unwrap();
+        let mut file = NewFile::create(&at(name)).unwrap();
+        std::io::Write::write_all(&mut file, b"new").unwrap();
+        file.commit().unwrap();
+        assert!(std::fs::symlink_metadata(at(name)).unwrap().is_file());
+        assert_eq!(std::fs::read(at(name)).unwrap(), b"new");
+    }
+    assert_eq!(std::fs::read(at("file")).unwrap(), b"old");
+    assert!(!at("absent").exists());
 }
 
 #[test]

@@ -9,10 +9,10 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import IO, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ from bitnet_perfgate.progress import ProgressDisplay
 from bitnet_perfgate.runs import DEFAULT_SEED
 
 EXIT_UNUSABLE = 2
+MOST_DIGITS = 20
 RESULTS_FOLDER = Path("benchmark-results")
 Shown = TypeVar("Shown", bound=gate.Document)
 
@@ -147,7 +148,8 @@ def run(
     timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup}
     if dry_run:
         return _show_plan(gate.plan(**options, **timing), format)
-    job = _Job(format, output, neutral_exit, verbose - 2 * quiet)
+    inputs = [path for path in (model, *(plugin or ())) if path]
+    job = _Job(format, output, inputs, neutral_exit, verbose - 2 * quiet)
     return job.perform(lambda progress: gate.run(**options, **timing, progress=progress))
 
 
@@ -175,13 +177,14 @@ def crossval(
     options = _selection(model, category, workload, backend, plugin, seed, skip_cpp)
     if dry_run:
         return _show_plan(gate.plan(**options, profile="full" if full else "quick", timing=False), format)
-    job = _Job(format, output, neutral_exit, verbose - 2 * quiet)
+    inputs = [path for path in (model, *(plugin or ())) if path]
+    job = _Job(format, output, inputs, neutral_exit, verbose - 2 * quiet)
     return job.perform(lambda progress: gate.crossval(**options, full=full, progress=progress))
 
 
 @app.command(name="list")
 def list_workloads(profile: Profile = "quick", format: Format = "human") -> int:
-    """List the workloads of a profile, and what no format can hold."""
+    """List the workloads of a profile, what no format can hold, and the backends."""
     _present(gate.workloads(profile), format, display.show_workloads)
     return 0
 
@@ -237,14 +240,17 @@ def make(
 class _Job:
     """What `run` and `crossval` share around the measuring: where results go, and how it ends."""
 
-    def __init__(self, format: str, output: Path | None, neutral_exit: int, verbosity: int) -> None:
-        """Finds out now whether the results can be written."""
+    def __init__(
+        self, format: str, output: Path | None, inputs: Sequence[Path], neutral_exit: int, verbosity: int
+    ) -> None:
+        """Finds out now whether the results can be written, and would replace none of the ``inputs``."""
         self.format = format
         self.neutral_exit = neutral_exit
         self.verbosity = verbosity
         self.target = output or _default_output()
-        check_writable(self.target)
-        check_writable(verdict_path(self.target))
+        for document in (self.target, verdict_path(self.target)):
+            check_writable(document)
+            _check_spares(document, inputs)
         if os.environ.get(environment.CPP_DIR) and verbosity >= 0:
             complain(f"note: {environment.CPP_DIR} is {environment.MEANINGS[environment.CPP_DIR]}")
 
@@ -277,6 +283,15 @@ class _Job:
         return self.neutral_exit if result.verdict.verdict == "neutral" else result.verdict.exit_code
 
 
+def _check_spares(document: Path, inputs: Sequence[Path]) -> None:
+    """Raises `FileError` if ``document`` is one of the ``inputs``, under whatever name."""
+    for path in inputs:
+        if document.exists() and path.exists() and document.samefile(path):
+            raise gate.FileError(
+                f"{document}: will not write it: it is the input {path}; name another --output"
+            )
+
+
 def _selection(
     model: Path | None,
     category: list[str] | None,
@@ -286,6 +301,12 @@ def _selection(
     seed: int,
     skip_cpp: bool,
 ) -> dict[str, Any]:
+    if model and workload:
+        source = environment.MODEL if os.environ.get(environment.MODEL) == str(model) else "--model"
+        raise gate.InputError(
+            f"{source} names {model}, and a model file brings its own workloads: "
+            f"leave out either {source} or --workload"
+        )
     return {
         "model": model,
         "categories": category or (),
@@ -315,7 +336,8 @@ def _default_output() -> Path:
 
 def _shape(text: str) -> tuple[int, int]:
     rows, cross, cols = text.partition("x")
-    if not (cross and rows.isdecimal() and cols.isdecimal()):
+    # Longer numbers than a side can have are not even read.
+    if not (cross and all(side.isdecimal() and len(side) <= MOST_DIGITS for side in (rows, cols))):
         raise gate.InputError(f"--shape {text!r}: expected outputs x inputs, such as 2560x6912")
     return int(rows), int(cols)
 
@@ -341,26 +363,39 @@ def rendered(show: Callable[[Console], None]) -> str:
 
 
 def write(text: str) -> None:
-    """Writes to stdout. A reader that has seen enough and left is no error."""
-    _write_to(sys.stdout, text)
+    """Writes to stdout. A reader that has seen enough and left is no error, any other failure is."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard(sys.stdout)
+    except OSError as error:
+        raise gate.FileError(f"stdout: cannot write: {error.strerror}") from error
 
 
 def complain(line: str) -> None:
-    """One line on stderr."""
-    _write_to(sys.stderr, " ".join(line.split()) + "\n")
-
-
-def _write_to(stream: io.TextIOBase | Any, text: str) -> None:
+    """One line on stderr. Nobody is left to tell if this fails."""
     try:
-        stream.write(text)
-        stream.flush()
-    except BrokenPipeError:
-        # Whatever is still buffered must not fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.stderr.write(display.printable(" ".join(line.split())) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: IO[str]) -> None:
+    """Sends a stream nowhere: whatever is still buffered must not fail again when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits with its code."""
+    """Runs the command line and exits with its code. A failure is one line and never looks like a verdict."""
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        complain("error: stdout is closed: nothing could be shown")
+        sys.exit(EXIT_UNUSABLE)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -372,7 +407,12 @@ def main() -> NoReturn:
     except typer.TyperException as error:
         complain(f"error: {error.format_message()}")
         code = EXIT_UNUSABLE
-    except (gate.InputError, gate.FileError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         complain(f"error: {error}")
         code = EXIT_UNUSABLE
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Already told where it was first found.
+        _discard(sys.stdout)
     sys.exit(code)

@@ -27,6 +27,11 @@ UNIT_MEANINGS = {
     "Gelem/s": "Gelem/s",
     "ns": "ns per call",
 }
+SPEED_MEANING = (
+    "Rates are those of the typical call: the median over blocks of each block's fastest call. The paired "
+    "ratio is the Hodges-Lehmann estimate over blocks in which both sides ran; it need not be the quotient "
+    "of the rates."
+)
 LANGUAGES = {"rust": "Rust", "cpp": "C++"}
 
 
@@ -38,6 +43,17 @@ def console_on(stream: IO[str]) -> Console:
     )
     console.width = max(console.width, NARROWEST)
     return console
+
+
+def printable(text: str) -> str:
+    r"""The text with nothing a terminal obeys: what is not printable, line ends too, is written out.
+
+    Every name on display passes through here: files, tensors and plugins are named by strangers.
+
+    >>> printable("a\x1b[31m\nb")
+    'a\\x1b[31m\\nb'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def show_result(console: Console, result: Result, saved: Sequence[str], verbosity: int) -> None:
@@ -68,7 +84,7 @@ def show_plan(console: Console, recording: Recording) -> None:
     table = _table("workload", "category")
     for workload in plan["workloads"]:
         table.add_row(_workload(workload["id"], console.width), workload["category"])
-    _section(console, f"{len(plan['workloads'])} workloads", table)
+    _section(console, _workloads(len(plan["workloads"])), table)
     _section(console, "Backends", _text(", ".join(recording.backends)))
     _show_skipped(console, recording.skipped, verbosity=1)
     if plan["launches"]:
@@ -89,11 +105,16 @@ def show_workloads(console: Console, document: Document) -> None:
         amounts = [f"{workload['weights']:,}", f"{workload['ops']:,}"] if console.width >= WIDE else []
         table.add_row(_text(workload["id"]), workload["category"], workload["class"], *amounts)
     console.print(
-        f"{len(document['workloads'])} workloads of the {document['profile']} profile", style="bold"
+        f"{_workloads(len(document['workloads']))} of the {document['profile']} profile", style="bold"
     )
     console.print(Padding(table, (0, 0, 0, 2)))
     unsupported = [{"what": row["id"], "reason": row["reason"]} for row in document["unsupported"]]
     _show_grouped(console, "Not possible", unsupported, verbosity=1)
+    backends = [
+        (row["name"], "available" if row["available"] else f"not available: {row['why_not']}")
+        for row in document["backends"]
+    ]
+    _show_pairs(console, "Backends", backends)
 
 
 def show_doctor(console: Console, document: Document, verbosity: int) -> None:
@@ -157,7 +178,7 @@ def _show_setting(console: Console, recording: Recording) -> None:
     console.print(
         _text(
             f"bitnet_perfgate {_version(recording['tool'])}, {plan['profile']} profile, "
-            f"{len(plan['workloads'])} workloads, seed {plan['seed']}"
+            f"{_workloads(len(plan['workloads']))}, seed {plan['seed']}"
         )
     )
     console.print(_text(f"{machine['cpu_model'] or 'unknown CPU'}, {machine['cores']} CPUs"))
@@ -182,20 +203,22 @@ def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) ->
     rest = [pair for pair in timed if pair not in required and pair not in plugins]
     for pair in required:
         own = [row for row in table if row.subject == pair[0]]
-        title = f"Speed of {pair[0]} against {pair[1]} (time ratio below 1: {pair[0]} is faster)"
+        title = f"Speed of {pair[0]} against {pair[1]} (paired ratio below 1: {pair[0]} is faster)"
         _section(console, title, _speed_table(own, console.width), indent=0)
     for pair in [*plugins, *(rest if verbosity > 0 else [])]:
         title = f"Speed of {pair[0]} against {pair[1]} (shown, not judged)"
         _section(console, title, _speed_table(timed[pair], console.width), indent=0)
     if rest and verbosity <= 0:
         lines = [_condensed(pair, timed[pair]) for pair in rest]
-        _section(console, "Also timed, not judged (-v shows all)", _text("\n".join(lines)))
+        _section(console, "Also timed, not judged (-v shows all)", _lines(lines))
+    if timed and verbosity > 0:
+        _section(console, "How to read the numbers", _text(SPEED_MEANING))
 
 
 def _condensed(pair: tuple[str, str], rows: Sequence[TableRow]) -> str:
     ratios = [row.ratio for row in rows if row.ratio is not None]
     span = f"{min(ratios):.2f} to {max(ratios):.2f} times its time" if ratios else "no ratio"
-    return f"{pair[0]} against {pair[1]}: {span} on {len(rows)} workloads"
+    return f"{pair[0]} against {pair[1]}: {span} on {_workloads(len(rows))}"
 
 
 def _speed_table(rows: Iterable[TableRow], width: int) -> Table:
@@ -207,12 +230,12 @@ def _speed_table(rows: Iterable[TableRow], width: int) -> Table:
     table.add_column("workload", overflow="fold")
     table.add_column("agrees", no_wrap=True)
     for side in sides:
-        table.add_column(side, justify="right", no_wrap=True)
+        table.add_column(printable(side), justify="right", no_wrap=True)
     if wide:
         for side in sides:
-            table.add_column(f"{side} us", justify="right", no_wrap=True)
+            table.add_column(f"{printable(side)} us", justify="right", no_wrap=True)
         table.add_column("blocks", justify="right", no_wrap=True)
-    table.add_column("time ratio", justify="right", no_wrap=True)
+    table.add_column("paired ratio", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for unit in dict.fromkeys(row.unit for row in rows):
         table.add_row(Text(UNIT_MEANINGS.get(unit, unit or "not timed"), style="dim"))
@@ -277,7 +300,7 @@ def _show_accuracy(console: Console, recording: Recording, verbosity: int) -> No
         f"{workload.removeprefix('accuracy/')}: {value} ({', '.join(who)})"
         for (workload, value), who in found.items()
     ]
-    _section(console, "Accuracy against float64", _text("\n".join(lines)))
+    _section(console, "Accuracy against float64", _lines(lines))
 
 
 def _show_rules(console: Console, result: Result) -> None:
@@ -318,7 +341,7 @@ def _show_next(console: Console, result: Result, saved: Sequence[str]) -> None:
     _section(console, "Next", _text(f"{route['next']}: {route['reason']}"), *suggestions)
     if saved:
         console.print(
-            "\nSaved " + " and ".join(saved),
+            "\nSaved " + printable(" and ".join(saved)),
             soft_wrap=not console.is_terminal and not os.environ.get("COLUMNS"),
         )
 
@@ -351,17 +374,25 @@ def _table(*headings: str) -> Table:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Text in which nothing is obeyed: control characters, which a file may smuggle in, are written out."""
-    return Text("".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text), style=style)
+    return Text(printable(text), style=style)
+
+
+def _lines(lines: Iterable[str]) -> Text:
+    return Text("\n").join(_text(line) for line in lines)
 
 
 def _workload(name: str, width: int, indent: str = "") -> Text:
     """A workload's id without its file, which stands above; the tensor gets a line where room is short."""
     if name.startswith("file:"):
         name = name.partition("/")[2]
-    if width < WIDE:
-        name = name.replace("+tensor=", f"\n{indent}  +tensor=")
+    head, tag, tensor = name.partition("+tensor=")
+    if tag and width < WIDE:
+        return _lines([indent + head, f"{indent}  {tag}{tensor}"])
     return _text(indent + name)
+
+
+def _workloads(count: int) -> str:
+    return f"{count} workload" if count == 1 else f"{count} workloads"
 
 
 def _number(value: float | None) -> str:

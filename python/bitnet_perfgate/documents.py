@@ -215,11 +215,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     A device or a pipe is refused: documents replace what stands at their path.
     """
     target = Path(path)
-    if target.exists() and not target.is_file():
-        raise _core.FileError(f"{target}: cannot write it: exists and is no regular file")
     try:
+        if target.exists() and not target.is_file():
+            raise _core.FileError(f"{target}: cannot write it: exists and is no regular file")
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"):
             pass
+    except _core.FileError:
+        raise
     except OSError as error:
         raise _core.FileError(f"{target}: cannot write it: {error.strerror or error}") from error
 

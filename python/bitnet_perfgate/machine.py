@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from bitnet_perfgate import _core
 from bitnet_perfgate.documents import Document
 from bitnet_perfgate.environment import environment
+from bitnet_perfgate.runs import distinct_files
 
 
 def doctor(plugins: Iterable[str | os.PathLike[str]] = ()) -> Document:
@@ -22,7 +23,7 @@ def doctor(plugins: Iterable[str | os.PathLike[str]] = ()) -> Document:
     Example:
         >>> [backend["name"] for backend in doctor()["backends"] if backend["available"]]  # doctest: +SKIP
     """
-    found = json.loads(_core.doctor([os.fspath(plugin) for plugin in plugins]))
+    found = json.loads(_core.doctor(distinct_files(plugins)))
     return Document({**found, "environment": environment()})
 
 
@@ -30,8 +31,9 @@ def workloads(profile: str = "quick") -> Document:
     """The workloads of a profile, ``quick`` or ``full``. The command is called ``list``.
 
     ``workloads`` holds rows of ``id``, ``category``, ``class`` and the work of one call (``weights``,
-    ``bytes``, ``ops``); ``unsupported`` lists the ids that a format cannot hold, with the reason. Raises
-    `InputError` for an unknown profile.
+    ``bytes``, ``ops``); ``unsupported`` lists the ids that a format cannot hold, with the reason;
+    ``backends`` holds rows of ``name``, ``available`` and ``why_not``. Raises `InputError` for an unknown
+    profile.
 
     Example:
         >>> [workload["id"] for workload in workloads("full")["workloads"]]  # doctest: +SKIP

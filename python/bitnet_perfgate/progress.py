@@ -12,6 +12,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bitnet_perfgate.display import printable
+
 REDRAW_S = 0.2
 PLAIN_LINES = 10
 SLOW_FILE_BYTES = 100_000_000
@@ -69,11 +71,11 @@ class ProgressDisplay:
             now = time.monotonic()
             if now - self._drawn_at >= REDRAW_S or done >= total:
                 self._drawn_at = now
-                self._bar.update(self._task, description=what, completed=done, total=total)
+                self._bar.update(self._task, description=printable(what), completed=done, total=total)
                 self._bar.refresh()
             return
         number, line = step
         mark = number if self._verbosity > 0 else int(number * PLAIN_LINES / max(total, 1))
         if mark != self._last_line:
             self._last_line = mark
-            self._console.print(line, soft_wrap=True)
+            self._console.print(printable(line), soft_wrap=True)

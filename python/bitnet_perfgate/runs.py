@@ -61,7 +61,8 @@ def run(
         ``result.recording.incomplete`` says so.
 
     Raises:
-        InputError: an unknown name, an unusable option, a model or plugin that cannot be used.
+        InputError: an unknown name, an unusable option, a model or plugin that cannot be used, a path that
+            is not UTF-8.
         FileError: a file cannot be opened or read.
 
     Example:
@@ -181,7 +182,28 @@ def _options(**options: Any) -> str:
         values = options[name]
         if isinstance(values, str | bytes | os.PathLike):
             raise _core.InputError(f"{name}: expected a list, got the single value {values!r}")
-        options[name] = [os.fspath(value) for value in values]
+        # What is named twice is meant once.
+        texts = distinct_files(values) if name == "plugins" else dict.fromkeys(map(os.fsdecode, values))
+        options[name] = [_unicode(name, text) for text in texts]
     if options["model"] is not None:
-        options["model"] = os.fspath(options["model"])
+        options["model"] = _unicode("model", os.fsdecode(options["model"]))
     return json.dumps(options)
+
+
+def distinct_files(paths: Iterable[StrPath]) -> list[str]:
+    """Each file once, as it was named first."""
+    named: dict[str, str] = {}
+    for path in map(os.fsdecode, paths):
+        named.setdefault(os.path.realpath(path), path)
+    return list(named.values())
+
+
+def _unicode(name: str, text: str) -> str:
+    """The text, if JSON can hold it: options cross to Rust as JSON, recordings name the files in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _core.InputError(
+            f"{name}: {text!r} is not valid UTF-8; rename the file, or name a link to it"
+        ) from error
+    return text

@@ -5,6 +5,7 @@ use crate::backends::{Availability, Backend};
 use crate::bitnet::formats::identify::{self, Finding};
 use crate::bitnet::model::config::ModelConfig;
 use crate::bitnet::model::gguf::Gguf;
+use crate::bitnet::model::map::Map;
 use crate::bitnet::model::weights::{ModelFormat, WrittenModel};
 use crate::campaign;
 use crate::measure::Fingerprint;
@@ -14,13 +15,21 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 
+/// Most weights that raw bytes are read as: 4 GiB of codes. The largest published matrices have a quarter of that.
+const MOST_RAW_WEIGHTS: usize = 1 << 32;
+
+/// Whether a backend can run here, and why not.
+fn availability(backend: &Arc<dyn Backend>) -> (bool, Option<String>) {
+    match backend.availability() {
+        Availability::Ready => (true, None),
+        Availability::Unavailable(why) => (false, Some(why.to_string())),
+    }
+}
+
 /// What is available here and why not.
 pub(super) fn doctor(known: &[Arc<dyn Backend>]) -> Value {
     let describe = |backend: &Arc<dyn Backend>| {
-        let (available, why) = match backend.availability() {
-            Availability::Ready => (true, None),
-            Availability::Unavailable(why) => (false, Some(why)),
-        };
+        let (available, why) = availability(backend);
         let info = backend.build_info();
         json!({
             "name": backend.name(), "isa": backend.isa(), "available": available, "why_not": why,
@@ -47,8 +56,8 @@ pub(super) fn doctor(known: &[Arc<dyn Backend>]) -> Value {
     })
 }
 
-/// Workloads of a profile.
-pub(super) fn workloads(profile: Profile) -> Value {
+/// Workloads of a profile, and the backends that may run them.
+pub(super) fn workloads(profile: Profile, known: &[Arc<dyn Backend>]) -> Value {
     let catalog = catalog::catalog(profile);
     let describe = |workload: &crate::workloads::Workload| {
         json!({
@@ -57,10 +66,15 @@ pub(super) fn workloads(profile: Profile) -> Value {
         })
     };
     let cannot = |(id, reason): &(String, String)| json!({"id": id, "reason": reason});
+    let who = |backend: &Arc<dyn Backend>| {
+        let (available, why) = availability(backend);
+        json!({"name": backend.name(), "available": available, "why_not": why})
+    };
     json!({
         "profile": profile.name(),
         "workloads": catalog.workloads.iter().map(describe).collect::<Vec<_>>(),
         "unsupported": catalog.unsupported.iter().map(cannot).collect::<Vec<_>>(),
+        "backends": known.iter().map(who).collect::<Vec<_>>(),
     })
 }
 
@@ -68,7 +82,13 @@ pub(super) fn workloads(profile: Profile) -> Value {
 pub(super) fn identify(path: &Path, tensor: Option<&str>, shape: Option<(usize, usize)>) -> PyResult<Value> {
     let mut blocks = Vec::new();
     if let Some((rows, cols)) = shape {
-        let bytes = std::fs::read(path).map_err(|why| file_error(format!("{}: {why}", path.display())))?;
+        let n_weights = rows.saturating_mul(cols);
+        if n_weights == 0 || n_weights > MOST_RAW_WEIGHTS {
+            let limit = format!("1 to {MOST_RAW_WEIGHTS} weights");
+            return Err(input_error(format!("shape {rows}x{cols}: expected {limit}")));
+        }
+        // A map: no layout reads bytes of another length than its own, so nothing of an unsuitable file is read.
+        let bytes = Map::open(path).map_err(|why| file_error(format!("{}: {why}", path.display())))?;
         blocks.push(block(&path.display().to_string(), "raw bytes", &bytes, rows, cols));
     } else {
         let gguf = Gguf::open(path).map_err(|why| typed_error(&why))?;

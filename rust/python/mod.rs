@@ -294,13 +294,13 @@ fn doctor(py: Python<'_>, plugins: Vec<PathBuf>) -> PyResult<String> {
     })
 }
 
-/// Workloads of a profile, and what its formats cannot hold, as JSON text.
+/// Workloads of a profile, what its formats cannot hold, and the backends, as JSON text.
 #[pyfunction]
 fn workloads(py: Python<'_>, profile: &str) -> PyResult<String> {
     guarded(py, || {
         let profile = Profile::by_name(profile)
             .ok_or_else(|| input_error(format!("no profile is called {profile:?}; known: quick, full")))?;
-        json(&documents::workloads(profile))
+        json(&documents::workloads(profile, &backends::all()))
     })
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import documents
+from bitnet_perfgate import display, documents
 from conftest import ACTIVATION, PRODUCT, TINY_MODEL
 
 
@@ -19,9 +19,10 @@ def test_everything_in_all_exists() -> None:
 
 
 def test_doctests() -> None:
-    found = doctest.testmod(documents)
-    assert found.attempted == 2
-    assert found.failed == 0
+    for module, examples in ((documents, 2), (display, 1)):
+        found = doctest.testmod(module)
+        assert found.attempted == examples
+        assert found.failed == 0
 
 
 def test_a_run_agrees_times_and_judges(small_run: gate.Result) -> None:

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 import bitnet_perfgate as gate
-from conftest import ACTIVATION, PRODUCT, Cli, assert_refused, command, environment
+from conftest import (
+    ACTIVATION,
+    PRODUCT,
+    REPOSITORY,
+    TINY_MODEL,
+    Cli,
+    assert_refused,
+    command,
+    environment,
+)
 
 SMALL = ("--workload", ACTIVATION, "--workload", PRODUCT)
 EXIT_CODES = {"pass": 0, "fail": 1, "neutral": 3}
@@ -260,3 +269,119 @@ def test_every_width_is_survived(cli: Cli) -> None:
     code = cli("run", *SMALL, "-v", COLUMNS="40")
     assert code.stderr.startswith("[1/"), code.stderr
     assert code.stdout.count("Speed of ") == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list",), ("doctor",), ("--help",), ("--version",), ("crossval", *SMALL), ("run", "--dry-run")],
+)
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_a_stdout_that_takes_nothing_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], redirection: str
+) -> None:
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f'exec "$@" {redirection}',
+            "bash",
+            *command(*arguments, *(["-q"] * (arguments[0] == "crossval"))),
+        ],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_stderr_that_takes_nothing_is_no_verdict(tmp_path: Path, redirection: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {redirection}', "bash", *command("run", "--workload", "nothing")],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_an_output_of_an_impossible_name_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    assert_refused(cli("crossval", *SMALL, "--output", "n" * 300), "cannot write", "too long")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_never_replace_inputs(cli: Cli, tmp_path: Path) -> None:
+    content = TINY_MODEL.read_bytes()
+    model = tmp_path / "m.verdict.json"
+    model.write_bytes(content)
+    (tmp_path / "hard").hardlink_to(model)
+    (tmp_path / "soft").symlink_to(model)
+    (tmp_path / "folder").mkdir()
+    outputs = ("m.verdict.json", "folder/../m.verdict.json", "hard", "soft", "m.recording.json", "m.json")
+    for output in outputs:
+        for job in ("run", "crossval"):
+            done = cli(job, "--model", "m.verdict.json", "--output", output)
+            assert_refused(done, "m.verdict.json", "will not write it", "--output")
+            assert model.read_bytes() == content
+    assert_refused(cli("crossval", "--output", "hard", BITNET_GGUF=str(model)), "will not write it")
+    assert_refused(cli("crossval", *SMALL, "--plugin", model, "--output", "hard"), "will not write it")
+    assert model.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "hard", "m.verdict.json", "soft"]
+
+
+def test_what_is_named_twice_is_meant_once(cli: Cli) -> None:
+    backends = ("--backend", "rust-scalar", "--backend", "cpp-portable", "--backend", "rust-scalar")
+    done = cli("run", "--dry-run", "--format", "json", *SMALL, *SMALL, *backends)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    assert [workload["id"] for workload in plan["workloads"]] == [ACTIVATION, PRODUCT]
+    assert [backend["name"] for backend in plan["backends"]] == ["rust-scalar", "cpp-portable"]
+    assert cli("crossval", *SMALL, *SMALL, "-q").returncode == 0
+
+
+def test_a_model_and_workloads_exclude_each_other(cli: Cli) -> None:
+    assert_refused(cli("run", *SMALL, BITNET_GGUF=str(TINY_MODEL)), "BITNET_GGUF", "--workload")
+    refused = cli("run", *SMALL, "--model", TINY_MODEL)
+    assert_refused(refused, "--model", "--workload")
+    assert "BITNET_GGUF" not in refused.stderr
+
+
+def test_a_model_path_that_is_no_text_is_refused_readably(cli: Cli) -> None:
+    for option in ("--model", "--plugin"):
+        refused = cli("run", option, Path(os.fsdecode(b"n\xffme.gguf")))
+        assert_refused(refused, option.removeprefix("--"), "UTF-8", "me.gguf")
+        assert "surrogate" not in refused.stderr
+
+
+def test_list_shows_the_backends(cli: Cli) -> None:
+    listed = cli("list")
+    backends = gate.workloads()["backends"]
+    assert [row["name"] for row in backends] == [row["name"] for row in gate.doctor()["backends"]]
+    for row in backends:
+        (line,) = [line for line in listed.stdout.splitlines() if line.strip().startswith(f"{row['name']}: ")]
+        assert ("not available" in line) == (not row["available"])
+
+
+def test_counts_are_english_and_the_ratio_is_called_paired(cli: Cli) -> None:
+    done = cli("run", "--workload", ACTIVATION, "-v", COLUMNS="80")
+    assert "quick profile, 1 workload, seed" in " ".join(done.stdout.split())
+    assert "1 workloads" not in cli("run", "--workload", ACTIVATION, "--dry-run").stdout
+    assert "paired ratio" in done.stdout
+    assert "time ratio" not in done.stdout
+    assert "Hodges-Lehmann" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_the_readme_builds_a_plugin_as_the_contract_says() -> None:
+    """Rule 8 of the contract: no contraction; the example needs libm."""
+
+    def compiler_lines(name: str) -> list[str]:
+        return [line for line in (REPOSITORY / name).read_text().splitlines() if line.startswith("cc ")]
+
+    assert compiler_lines("README.md") == compiler_lines("docs/FFI.md") != []

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -110,3 +111,73 @@ def test_an_unreadable_file_is_one_line(cli: Cli, tmp_path: Path) -> None:
     path.chmod(0)
     assert_refused(cli("run", "--model", path), "secret.gguf", "ermission")
     path.chmod(stat.S_IRUSR)
+
+
+def test_a_model_replaces_nothing_but_regular_files(cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to-pipe").symlink_to("pipe")
+    for name in ("pipe", "to-pipe"):
+        assert_refused(cli("model", "make", name), name, "not a regular file")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "to-pipe").is_symlink()
+    # A link to a file is replaced itself.
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "to-old").symlink_to("old")
+    assert cli("model", "make", "to-old").returncode == 0
+    assert (tmp_path / "old").read_text() == "old"
+    assert not (tmp_path / "to-old").is_symlink()
+    assert_refused(cli("model", "make", "n" * 300), "n" * 300)
+
+
+def test_raw_bytes_are_read_within_bounds(cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    for name in ("pipe", "socket", "/dev/zero", "."):
+        assert_refused(cli("identify", name, "--shape", "128x256"), name, "not a regular file")
+    # Much larger than any layout of that shape, and than this machine's memory: never read.
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    done = cli("identify", "sparse", "--shape", "128x256", "-v")
+    assert done.returncode == 0, done.stderr
+    assert "impossible" in done.stdout
+    assert_refused(cli("identify", "sparse", "--shape", "2000000x2199023"), "weights")
+
+
+@pytest.mark.parametrize(
+    "shape", ["99999999999999999999x1", "0x0", "0x128", "128x0", "4294967296x1", "9" * 5000 + "x1"]
+)
+def test_shapes_that_nothing_has_are_refused(cli: Cli, tmp_path: Path, shape: str) -> None:
+    (tmp_path / "raw.bin").write_bytes(bytes(100))
+    assert_refused(cli("identify", "raw.bin", "--shape", shape), "shape", "expected")
+    if len(shape) < 100:
+        rows, cols = map(int, shape.split("x"))
+        with pytest.raises(gate.InputError, match="shape"):
+            gate.identify(tmp_path / "raw.bin", shape=(rows, cols))
+
+
+def test_names_in_a_file_reach_no_terminal(cli: Cli, tmp_path: Path) -> None:
+    """A tensor, and the file itself, named with an escape sequence and a line end."""
+    old = b"blk.0.attn_q.weight"
+    new = b"blk.0\x1b[31m\nPASS\x07xxx"
+    assert len(new) == len(old)
+    whole = TINY_MODEL.read_bytes()
+    assert whole.count(old) == 1
+    hostile = tmp_path / "m\x1b[2J\nPASS.gguf"
+    hostile.write_bytes(whole.replace(old, new))
+    shown = [
+        cli("identify", hostile.name),
+        cli("identify", hostile.name, "-v"),
+        cli("crossval", "--model", hostile.name, "-v", "--output", "o\x1b[31m.json"),
+        cli("identify", hostile.name, "--tensor", "nobody\x1b[31m"),
+        cli("run", "--model", "none\x1b[31m"),
+    ]
+    for done in shown:
+        both = done.stdout + done.stderr
+        assert "\x1b" not in both, both
+        assert "\x07" not in both, both
+        assert "\\x1b[" in both or "\\u{1b}[" in both, both
+        # The one honest verdict line says more than that word.
+        assert not any(
+            line.strip().startswith("PASS") and "evidence" not in line for line in both.splitlines()
+        ), both

@@ -1,4 +1,4 @@
-//! The one memory map: model files are read through it, and no other `unsafe` stands in this folder's parent.
+//! The one memory map: files of weights are read through it, and no other `unsafe` stands in this folder's parent.
 
 use std::fs::File;
 use std::io;
@@ -7,14 +7,14 @@ use std::path::Path;
 
 /// A whole file, mapped read-only. Dereferences to its bytes.
 #[derive(Debug)]
-pub(super) struct Map(memmap2::Mmap);
+pub(crate) struct Map(memmap2::Mmap);
 
 impl Map {
     /// Maps the regular file at `path`.
     ///
     /// Anything but a regular file (a directory, a pipe, a device) is [`io::ErrorKind::InvalidInput`]. Nobody may
     /// shorten the file while it is mapped: the operating system answers reads behind the new end with SIGBUS.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // Asked before opening: opening a pipe would wait for its writer.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));

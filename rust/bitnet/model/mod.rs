@@ -3,5 +3,5 @@
 pub mod config;
 pub mod float_blocks;
 pub mod gguf;
-mod map;
+pub(crate) mod map;
 pub mod weights;

@@ -140,12 +140,23 @@ pub struct NewFile {
 
 impl NewFile {
     /// Begins the file that will stand at `target`. An existing one is kept until the commit replaces it.
+    ///
+    /// What exists at `target` and is not a regular file (a device, a pipe, a directory) is refused. A symbolic link is
+    /// judged by what it leads to; the commit then replaces the link, and what it led to stays as it is.
     pub fn create(target: &Path) -> Result<Self, GgufError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let fail = |source| GgufError::from(GgufErrorKind::Io { doing: "create", source }).at(target);
         let name = target.file_name().ok_or_else(|| {
             fail(io::Error::new(io::ErrorKind::InvalidInput, "the path ends in no file name"))
         })?;
+        match std::fs::metadata(target) {
+            Ok(there) if !there.is_file() => {
+                let why = "it exists and is not a regular file";
+                return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, why)));
+            }
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(fail(why)),
+            Ok(_) | Err(_) => {}
+        }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let partial = format!(".{}.{}-{number}.partial", name.to_string_lossy(), std::process::id());
         let partial = target.with_file_name(partial);
