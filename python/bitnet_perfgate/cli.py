@@ -410,9 +410,10 @@ def main() -> NoReturn:
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         complain(f"error: {error}")
         code = EXIT_UNUSABLE
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # Already told where it was first found.
-        _discard(sys.stdout)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            # Already told where it was first found.
+            _discard(stream)
     sys.exit(code)

@@ -35,10 +35,18 @@ SPEED_MEANING = (
 LANGUAGES = {"rust": "Rust", "cpp": "C++"}
 
 
+class _Console(Console):
+    """A console whose reader may leave: rich would end the process with 1, which means a failed gate here."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets the caller decide."""
+        raise BrokenPipeError
+
+
 def console_on(stream: IO[str]) -> Console:
     """A console on ``stream`` that writes plain text unless it is a terminal, and none of rich's guesses."""
     plain = os.environ.get("NO_COLOR")
-    console = Console(
+    console = _Console(
         file=stream, color_system=None if plain else "auto", highlight=False, markup=False, emoji=False
     )
     console.width = max(console.width, NARROWEST)

@@ -67,6 +67,14 @@ class ProgressDisplay:
         """``done`` of ``total``, doing ``what``; ``step`` is a number and its plain line."""
         if self._verbosity < 0:
             return
+        try:
+            self._draw(done, total, what, step)
+        except OSError:
+            # Nobody sees it: that ends the display, never the run.
+            self._verbosity = -1
+            self._bar = None
+
+    def _draw(self, done: float, total: float, what: str, step: tuple[int, str]) -> None:
         if self._bar:
             now = time.monotonic()
             if now - self._drawn_at >= REDRAW_S or done >= total:

@@ -311,6 +311,20 @@ def test_a_stderr_that_takes_nothing_is_no_verdict(tmp_path: Path, redirection: 
     assert (done.returncode, done.stdout) == (2, b"")
 
 
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2> >(true)"])
+def test_progress_that_nobody_sees_stops_nothing(tmp_path: Path, redirection: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {redirection}', "bash", *command("crossval", *SMALL, "-v")],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done
+    assert done.stdout.splitlines()[-1].startswith("PASS ")
+
+
 def test_an_output_of_an_impossible_name_is_one_line(cli: Cli, tmp_path: Path) -> None:
     assert_refused(cli("crossval", *SMALL, "--output", "n" * 300), "cannot write", "too long")
     assert list(tmp_path.iterdir()) == []
