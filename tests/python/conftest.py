@@ -13,7 +13,7 @@ import bitnet_perfgate as gate
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_MODEL = REPOSITORY / "tests" / "golden" / "tiny-i2s.gguf"
 PRODUCT = "matmul/i2_s/640x2560/b1/t1/hot"
-ACTIVATION = "dequantize/i2_s/640x2560"
+DEQUANTIZE = "dequantize/i2_s/640x2560"
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -61,10 +61,10 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 @pytest.fixture(scope="session")
 def small_run() -> gate.Result:
     """One product and one quantisation, timed."""
-    return gate.run(workloads=[ACTIVATION, PRODUCT])
+    return gate.run(workloads=[DEQUANTIZE, PRODUCT])
 
 
 @pytest.fixture(scope="session")
 def small_crossval() -> gate.Result:
     """The same, compared only."""
-    return gate.crossval(workloads=[ACTIVATION, PRODUCT])
+    return gate.crossval(workloads=[DEQUANTIZE, PRODUCT])

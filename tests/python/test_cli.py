@@ -11,7 +11,7 @@ import pytest
 
 import bitnet_perfgate as gate
 from conftest import (
-    ACTIVATION,
+    DEQUANTIZE,
     PRODUCT,
     REPOSITORY,
     TINY_MODEL,
@@ -21,7 +21,7 @@ from conftest import (
     environment,
 )
 
-SMALL = ("--workload", ACTIVATION, "--workload", PRODUCT)
+SMALL = ("--workload", DEQUANTIZE, "--workload", PRODUCT)
 EXIT_CODES = {"pass": 0, "fail": 1, "neutral": 3}
 ESCAPE = "\x1b["
 
@@ -38,7 +38,7 @@ def test_run_says_everything_and_ends_with_the_verdict(cli: Cli, tmp_path: Path)
         "Skipped",
         "Next",
         "Saved ",
-        ACTIVATION,
+        DEQUANTIZE,
         PRODUCT,
     ):
         assert part in done.stdout, part
@@ -354,7 +354,7 @@ def test_what_is_named_twice_is_meant_once(cli: Cli) -> None:
     done = cli("run", "--dry-run", "--format", "json", *SMALL, *SMALL, *backends)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
-    assert [workload["id"] for workload in plan["workloads"]] == [ACTIVATION, PRODUCT]
+    assert [workload["id"] for workload in plan["workloads"]] == [DEQUANTIZE, PRODUCT]
     assert [backend["name"] for backend in plan["backends"]] == ["rust-scalar", "cpp-portable"]
     assert cli("crossval", *SMALL, *SMALL, "-q").returncode == 0
 
@@ -383,9 +383,9 @@ def test_list_shows_the_backends(cli: Cli) -> None:
 
 
 def test_counts_are_english_and_the_ratio_is_called_paired(cli: Cli) -> None:
-    done = cli("run", "--workload", ACTIVATION, "-v", COLUMNS="80")
+    done = cli("run", "--workload", DEQUANTIZE, "-v", COLUMNS="80")
     assert "quick profile, 1 workload, seed" in " ".join(done.stdout.split())
-    assert "1 workloads" not in cli("run", "--workload", ACTIVATION, "--dry-run").stdout
+    assert "1 workloads" not in cli("run", "--workload", DEQUANTIZE, "--dry-run").stdout
     assert "paired ratio" in done.stdout
     assert "time ratio" not in done.stdout
     assert "Hodges-Lehmann" in done.stdout

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import bitnet_perfgate as gate
-from conftest import ACTIVATION, PRODUCT, REPOSITORY, Cli, assert_refused
+from conftest import DEQUANTIZE, PRODUCT, REPOSITORY, Cli, assert_refused
 
 EXAMPLE = REPOSITORY / "cpp" / "examples" / "my_kernel.c"
 INCLUDE = REPOSITORY / "cpp" / "include"
 COMPILER = shutil.which("cc")
-SMALL = ("--workload", ACTIVATION, "--workload", PRODUCT)
+SMALL = ("--workload", DEQUANTIZE, "--workload", PRODUCT)
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler is called cc here")
 
@@ -45,7 +45,7 @@ def test_the_example_kernel_is_compared_and_timed(cli: Cli, tmp_path: Path) -> N
     assert any(series["backend"] == "c-my-kernel@libmy_kernel" for series in recording["series"])
     assert "Speed of c-my-kernel@libmy_kernel against " in done.stdout
     assert any(
-        row["what"] == f"{ACTIVATION} on c-my-kernel@libmy_kernel" and "does not support" in row["reason"]
+        row["what"] == f"{DEQUANTIZE} on c-my-kernel@libmy_kernel" and "does not support" in row["reason"]
         for row in recording.skipped
     )
     doctor = gate.doctor([plugin])
@@ -95,4 +95,8 @@ def test_what_is_no_plugin_is_refused(cli: Cli, tmp_path: Path) -> None:
     )
     assert_refused(cli("run", "--plugin", plugin), "libold.so")
     good = build(EXAMPLE, tmp_path / "libgood.so")
-    assert_refused(cli("run", "--plugin", good, "--plugin", good), "already loaded")
+    # The same file twice is one plugin; another file of the same name cannot be told apart from it.
+    namesake = tmp_path / "elsewhere" / good.name
+    namesake.parent.mkdir()
+    namesake.write_bytes(good.read_bytes())
+    assert_refused(cli("run", "--plugin", good, "--plugin", namesake), "already loaded")
