@@ -82,7 +82,10 @@ fn evidence(
             judged.len()
         ));
     }
-    let accuracy = rules.iter().find(|rule| rule.name == "accuracy").filter(|rule| rule.verdict.is_some());
+    let accuracy = rules
+        .iter()
+        .find(|rule| rule.name == "accuracy")
+        .filter(|rule| matches!(rule.verdict, Some(Answer::Pass | Answer::Fail)));
     result.extend(accuracy.map(|rule| format!("accuracy {}", rule.reason)));
     let deciding = rules.iter().find(|rule| rule.verdict == Some(verdict) && verdict != Answer::Pass);
     let reason =
