@@ -87,7 +87,7 @@ $(VENV)/installed: $(SOURCES) | $(VENV)/bin/python
 
 # Test runners, linters and libclang for bindgen.
 $(VENV)/tools: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print("\n".join(extras["test"] + extras["check"]))' > $@.txt
+	$(BIN)/python -c 'import importlib, sys; toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "pip._vendor.tomli"); extras = toml.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print("\n".join(extras["test"] + extras["check"]))' > $@.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $@.txt
 	@touch $@
 
