@@ -49,7 +49,7 @@ fn overall(rules: &[RuleAnswer]) -> Answer {
 
 fn summary(verdict: Answer, rules: &[RuleAnswer], timed: bool) -> String {
     let scope = if timed {
-        "No baseline given: no regression was judged."
+        "No baseline given: no regression was judged. Speeds are those of one process; another may differ by more than the intervals."
     } else {
         "Agreement and accuracy only: nothing was timed."
     };

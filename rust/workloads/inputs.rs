@@ -88,16 +88,6 @@ impl<'a> Inputs<'a> {
             codes: self.codes.clone(),
         }
     }
-
-    /// int8 activations `[batch, cols]`; empty where the workload has none.
-    pub fn activation_codes(&self) -> &[i8] {
-        &self.codes
-    }
-
-    /// Float weights or activations; empty where the workload has none.
-    pub fn floats(&self) -> &[f32] {
-        &self.floats
-    }
 }
 
 fn random_weights(layout: &Layout, rng: &mut Rng) -> Result<Vec<u8>, FormatError> {

@@ -11,7 +11,7 @@ mod inputs;
 mod prepare;
 
 use crate::backends::WeightRule;
-use crate::bitnet::formats::{Layout, WeightFormat};
+use crate::bitnet::formats::Layout;
 use crate::parity::Contract;
 pub use inputs::Inputs;
 pub use prepare::{Output, Run};
@@ -231,9 +231,4 @@ impl Kind {
 /// The matrix of the overhead workload: one row of one block.
 fn overhead_layout() -> Layout {
     Layout::i2s(1, 128).expect("one block is the smallest I2_S matrix")
-}
-
-/// Every format a file or catalogue may name, for tables.
-pub fn formats() -> [WeightFormat; 3] {
-    WeightFormat::ALL
 }
