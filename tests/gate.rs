@@ -62,6 +62,7 @@ fn recording(ratio: f64, spread: f64) -> Recording {
             cpu: None,
             disturbance: Some(0.0),
             aa: false,
+            stage: 1,
             extra: Default::default(),
         }],
         series: workloads.iter().flat_map(|(id, _)| sides(id, ratio, spread)).collect(),

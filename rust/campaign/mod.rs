@@ -182,8 +182,15 @@ pub fn run(request: &Request, cast: &Cast, watcher: &mut Watcher<'_>) -> Result<
         recording.memory.push(Memory { meter: "peak_rss_bytes".into(), value_bytes, ..Memory::default() });
     }
     let disturbance = measure::disturbance(&samples);
-    recording.launches =
-        vec![Launch { index: 0, started, cpu: None, disturbance, aa: false, extra: Default::default() }];
+    recording.launches = vec![Launch {
+        index: 0,
+        started,
+        cpu: None,
+        disturbance,
+        aa: false,
+        stage: 1,
+        extra: Default::default(),
+    }];
     Ok(recording)
 }
 

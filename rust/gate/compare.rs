@@ -4,7 +4,7 @@
 //! and with the reason.
 
 use super::policy::Policy;
-use super::verdict::{Answer, Certainty, Comparison, Severity, SeverityRange};
+use super::verdict::{Answer, Certainty, Comparison, SeverityRange};
 use crate::record::{Meter, Recording, Series};
 use crate::stats::{self, Column, Interval};
 
@@ -22,7 +22,7 @@ pub(super) fn all(recording: &Recording, policy: &Policy, required_subject: Opti
             let category = recording.plan.workloads.iter().find(|planned| planned.id == subject.workload);
             let category = category.map_or("", |planned| planned.category.as_str());
             let required = required_subject == Some(subject.backend.as_str());
-            let margin = policy.reference_margin(category).filter(|_| required);
+            let margin = policy.reference_limit(category).filter(|_| required).map(f64::ln);
             let mut comparison = pair(subject, reference, policy);
             comparison.required = required;
             conclude(&mut comparison, margin, policy);
@@ -89,8 +89,10 @@ fn conclude(comparison: &mut Comparison, margin: Option<f64>, policy: &Policy) {
         comparison.verdict = margin.map(|_| Answer::Neutral);
         return;
     };
-    comparison.severity =
-        Some(SeverityRange { most_likely: severity(ratio, policy), at_least: severity(lower, policy) });
+    comparison.severity = Some(SeverityRange {
+        most_likely: policy.severity.severity(ratio),
+        at_least: policy.severity.severity(lower),
+    });
     let Some(margin) = margin else {
         comparison.reason = "shown, not judged".into();
         return;
@@ -124,16 +126,6 @@ fn conclude(comparison: &mut Comparison, margin: Option<f64>, policy: &Policy) {
     comparison.verdict = Some(verdict);
     comparison.certainty = certainty;
     comparison.reason = reason;
-}
-
-fn severity(ratio: f64, policy: &Policy) -> Severity {
-    let [minor, major, critical] = policy.severity_edges;
-    match ratio - 1.0 {
-        slower if slower >= critical => Severity::Critical,
-        slower if slower >= major => Severity::Major,
-        slower if slower >= minor => Severity::Minor,
-        _ => Severity::Acceptable,
-    }
 }
 
 /// A series as time per call, blocks numbered across launches.

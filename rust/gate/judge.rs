@@ -4,7 +4,6 @@ use super::policy::Policy;
 use super::verdict::{Answer, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict};
 use super::{compare, route, rules};
 use crate::record::Recording;
-use sha2::{Digest, Sha256};
 
 /// Judges agreement, accuracy and the C++ rules of one recording. No baseline: no regression is judged.
 pub fn judge(recording: &Recording, policy: &Policy, policy_source: &str) -> Verdict {
@@ -26,7 +25,7 @@ pub fn judge(recording: &Recording, policy: &Policy, policy_source: &str) -> Ver
         verdict,
         summary: summary(verdict, &answers, timed),
         evidence: evidence(recording, verdict, &answers, &agreement, &comparisons),
-        required: recording.plan.required.iter().chain(&policy.required_categories).cloned().collect(),
+        required: recording.plan.required.iter().chain(&policy.required.categories).cloned().collect(),
         skipped: recording.skipped.clone(),
         comparisons,
         rules: answers,
@@ -38,7 +37,7 @@ pub fn judge(recording: &Recording, policy: &Policy, policy_source: &str) -> Ver
         commands: Vec::new(),
         recording: None,
         baseline: None,
-        policy: PolicySource { source: policy_source.into(), hash: hash(policy) },
+        policy: PolicySource { source: policy_source.into(), hash: policy.hash() },
     }
 }
 
@@ -121,9 +120,4 @@ fn suggestions(recording: &Recording) -> Vec<String> {
         }
     }
     found
-}
-
-fn hash(policy: &Policy) -> String {
-    let json = serde_json::to_vec(policy).expect("a policy is plain data");
-    Sha256::digest(json).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

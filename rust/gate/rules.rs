@@ -57,14 +57,14 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
     let takes_part = |name: &&String| recording.plan.backends.iter().any(|backend| backend.name == **name);
     let required: Vec<&String> = recording.plan.required.iter().filter(takes_part).collect();
     let mut lowest: Option<(f64, &str)> = None;
-    for (format, floor) in &policy.accuracy_floor_percent {
+    for (format, floor) in &policy.accuracy.floor_percent {
         let prefix = format!("accuracy/{format}/");
         let gated = |row: &&Accuracy| row.workload.starts_with(&prefix) && row.workload.ends_with("/gated");
         let rows: Vec<&Accuracy> = recording.accuracy.iter().filter(gated).collect();
         for row in &rows {
             let found = row.accuracy_percent;
             if found.is_nan() || found < *floor {
-                let critical = if found >= policy.accuracy_critical_percent { "" } else { " (critical)" };
+                let critical = if found >= policy.accuracy.critical_percent { "" } else { " (critical)" };
                 let reason = format!(
                     "{} reaches {found:.4} % on {format}, at least {floor} % is required{critical}",
                     row.backend
@@ -187,7 +187,7 @@ pub(super) fn completeness(recording: &Recording, policy: &Policy) -> Vec<Valida
         condition(
             "categories",
             missing_category(recording, policy),
-            format!("required: {}", policy.required_categories.join(", ")),
+            format!("required: {}", policy.required.categories.join(", ")),
         ),
         condition(
             "subject",
@@ -221,7 +221,7 @@ fn missing_category(recording: &Recording, policy: &Policy) -> Option<String> {
     let covered = |wanted: &String| {
         recording.plan.workloads.iter().any(|workload| workload.category == *wanted && on_weights(workload))
     };
-    let missing = policy.required_categories.iter().find(|wanted| !covered(wanted))?;
+    let missing = policy.required.categories.iter().find(|wanted| !covered(wanted))?;
     Some(format!("no workload on weights of the required category {missing} was planned"))
 }
 

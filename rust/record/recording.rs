@@ -64,6 +64,14 @@ pub struct Recording {
     pub extra: Extra,
 }
 
+fn first_stage() -> u8 {
+    1
+}
+
+fn is_first_stage(stage: &u8) -> bool {
+    *stage == 1
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -190,9 +198,12 @@ pub struct Launch {
     /// Share of samples disturbed, 0 to 1 (`measure::disturbance`), where known.
     #[serde(default)]
     pub disturbance: Option<f64>,
-    /// Whether both sides were the same build: a control, not a comparison.
+    /// Whether a second instance of the reference was timed beside the first: a control, series `<reference>+aa`.
     #[serde(default)]
     pub aa: bool,
+    /// 1: the first measurement of a workload. 2: only what looked too slow, measured afresh.
+    #[serde(default = "first_stage", skip_serializing_if = "is_first_stage")]
+    pub stage: u8,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,

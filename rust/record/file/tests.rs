@@ -101,6 +101,7 @@ fn built() -> Recording {
             cpu: None,
             disturbance: Some(0.25),
             aa: false,
+            stage: 2,
             extra: Extra::new(),
         }],
         series,
