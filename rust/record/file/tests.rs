@@ -101,7 +101,7 @@ fn built() -> Recording {
             cpu: None,
             disturbance: Some(0.25),
             aa: false,
-            stage: 2,
+            stage: 1,
             extra: Extra::new(),
         }],
         series,
