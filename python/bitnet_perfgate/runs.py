@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from bitnet_perfgate import _core
+from bitnet_perfgate import _core, worker
 from bitnet_perfgate.documents import Recording, Result, Verdict
 
 DEFAULT_SEED = 42
@@ -37,11 +37,15 @@ def run(
     warmup: int = 1,
     seed: int = DEFAULT_SEED,
     skip_cpp: bool = False,
+    thresholds: StrPath | None = None,
+    strict: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Compares every backend with the oracle, times those that agree against the C++ reference, and judges.
 
-    No baseline is read, so no regression is judged. What disagrees is not timed.
+    Five fresh processes measure; what is clear after three is left alone, what is undecided is measured once more, and
+    what looks too slow is measured afresh: red needs both. No baseline is read, so no regression is judged. What
+    disagrees is not timed.
 
     Args:
         model: a GGUF file whose ternary tensors are the weights, instead of weights drawn from ``seed``.
@@ -50,10 +54,12 @@ def run(
         backends: names as `bitnet_perfgate.doctor` lists them; empty means all. The oracle always takes part.
         plugins: shared libraries that export ``bitnet_backend_v1``; loading one runs its code.
         profile: ``quick`` (about a minute) or ``full`` (every shape, format and batch).
-        iterations: multiplies the timed blocks of each workload, 24 in at most 2 s.
+        iterations: multiplies the launches, 5 fresh processes of 12 blocks for each workload.
         warmup: untimed calls before each turn of a side, at least 1.
         seed: of weights, activations and the order of sides.
         skip_cpp: leaves the C++ reference out; the verdict is then neutral at best.
+        thresholds: a policy file (`perfgate.toml`); without one the defaults hold.
+        strict: slow-downs that are only likely are neutral instead of red.
         progress: called between steps.
 
     Returns:
@@ -81,9 +87,17 @@ def run(
             warmup=warmup,
             seed=seed,
             skip_cpp=skip_cpp,
+            worker=worker.command(),
+            judgement=judgement(thresholds=thresholds, strict=strict),
         ),
         progress,
     )
+
+
+def judgement(thresholds: StrPath | None = None, strict: bool = False, **against: Any) -> dict[str, Any]:
+    """By what a recording is judged, as Rust expects it."""
+    policy = None if thresholds is None else _unicode("thresholds", os.fsdecode(thresholds))
+    return {"thresholds": policy, "strict": strict, **against}
 
 
 def crossval(

@@ -14,6 +14,17 @@ pub struct Cast {
     absent: Vec<(String, String)>,
     required: Vec<String>,
     requested: Vec<String>,
+    /// Two builds against each other: for each backend the names of the old one, its twin and the new one.
+    builds: Vec<[String; 3]>,
+}
+
+/// Backends that are timed in the same blocks; the first is the reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The reference's name.
+    pub reference: String,
+    /// Names of everybody who may be timed against it, the reference included.
+    pub members: Vec<String>,
 }
 
 impl Cast {
@@ -52,7 +63,81 @@ impl Cast {
         }
         absent.push(("cuda".into(), "GPU backends are not part of this version".into()));
         absent.push(("inference".into(), "whole-model workloads are not part of this version".into()));
-        Self { oracle, others, reference, absent, required, requested: Vec::new() }
+        Self { oracle, others, reference, absent, required, requested: Vec::new(), builds: Vec::new() }
+    }
+
+    /// Backend by backend, a new build against an old one and against a second copy of the old one. `wanted` names
+    /// backends; empty: all that both builds offer and that can run here, plain loops left out.
+    pub(super) fn of_builds(
+        old: Vec<Arc<dyn Backend>>,
+        twins: Vec<Arc<dyn Backend>>,
+        new: Vec<Arc<dyn Backend>>,
+        wanted: &[String],
+    ) -> Self {
+        let mut cast = Self {
+            oracle: Arc::new(backends::rust_scalar::RustScalar),
+            others: Vec::new(),
+            reference: None,
+            absent: vec![("cuda".into(), "GPU backends are not part of this version".into())],
+            required: Vec::new(),
+            requested: Vec::new(),
+            builds: Vec::new(),
+        };
+        for side in new {
+            let name = side.name().split('@').next().unwrap_or_default().to_owned();
+            let chosen = if wanted.is_empty() {
+                !matches!(side.isa(), "scalar" | "portable")
+            } else {
+                wanted.contains(&name)
+            };
+            if !chosen {
+                continue;
+            }
+            let partner = |others: &[Arc<dyn Backend>]| {
+                others.iter().find(|other| other.name().split('@').next() == Some(name.as_str())).cloned()
+            };
+            match (partner(&old), partner(&twins), side.availability()) {
+                (Some(old), Some(twin), Availability::Ready) if old.availability() == Availability::Ready => {
+                    let names = [&old, &twin, &side].map(|backend| backend.name().to_owned());
+                    cast.required.push(names[2].clone());
+                    cast.builds.push(names);
+                    cast.others.extend([old, twin, side]);
+                }
+                (_, _, Availability::Unavailable(why)) => cast.absent.push((side.name().to_owned(), why)),
+                _ => cast
+                    .absent
+                    .push((side.name().to_owned(), "the other build does not offer it here".into())),
+            }
+        }
+        for name in wanted {
+            let known = |other: &str| other.split('@').next() == Some(name.as_str());
+            let found = cast.others.iter().any(|other| known(other.name()));
+            if !found && !cast.absent.iter().any(|(other, _)| known(other)) {
+                cast.absent.push((name.clone(), "neither build offers it".into()));
+            }
+        }
+        cast.requested = wanted.iter().map(|name| format!("{name}@new")).collect();
+        cast
+    }
+
+    /// Who is timed with whom.
+    pub(super) fn groups(&self) -> Vec<Group> {
+        if self.builds.is_empty() {
+            let reference =
+                self.reference().map_or(self.oracle.name(), |reference| reference.name()).to_owned();
+            let members = std::iter::once(&self.oracle).chain(&self.others);
+            return vec![Group {
+                reference,
+                members: members.map(|member| member.name().to_owned()).collect(),
+            }];
+        }
+        let group = |names: &[String; 3]| Group { reference: names[0].clone(), members: names.to_vec() };
+        self.builds.iter().map(group).collect()
+    }
+
+    /// Whether two builds are compared, and not Rust with C++.
+    pub fn compares_builds(&self) -> bool {
+        !self.builds.is_empty()
     }
 
     /// Names backends that were asked for one by one: a run in which one of them is not compared is no pass.

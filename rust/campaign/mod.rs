@@ -14,15 +14,21 @@
 mod accuracy;
 mod agree;
 mod cast;
+mod launch;
+mod selection;
 mod tasks;
 mod timing;
+pub mod worker;
 
 use crate::backends::BackendError;
 use crate::bitnet::model::gguf::GgufError;
 use crate::measure::{self, MeasureError};
 use crate::record::{Launch, Memory, PlanRecord, PlannedWorkload, Recording, SCHEMA, Skipped, Tool, now_utc};
 use crate::workloads::catalog::Profile;
-pub use cast::Cast;
+pub use cast::{Cast, Group};
+pub use launch::{LaunchOrder, WorkerCommand, launch};
+pub use selection::{Builds, Selection, SelectionError, load};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 pub use tasks::{ModelFile, Task};
@@ -30,7 +36,8 @@ pub use timing::TimingPlan;
 use timing::{Contender, Ready};
 
 /// What is asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Request {
     /// How much.
     pub profile: Profile,
@@ -44,6 +51,38 @@ pub struct Request {
     pub model: Option<PathBuf>,
     /// How to time; `None` compares results only.
     pub timing: Option<TimingPlan>,
+}
+
+/// Which launch of a run this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Its number, from 0. Plain loops are timed in launch 0 only: they serve one rule, and cost most of the time.
+    pub index: u32,
+    /// 1, or 2 for what looked too slow.
+    pub stage: u8,
+    /// Ids of the request's workloads to measure; `None` means all.
+    pub workloads: Option<Vec<String>>,
+    /// Whether a second instance of the reference is timed too.
+    pub twin: bool,
+    /// Whether the measuring thread stays on one CPU, the least busy one at the start.
+    pub pin: bool,
+}
+
+impl Order {
+    /// The only launch: everything, with a second instance of the reference, on whatever CPU.
+    pub fn alone() -> Self {
+        Self { index: 0, stage: 1, workloads: None, twin: true, pin: false }
+    }
+
+    /// Seed of the order of sides: another one in every launch, while the inputs stay the same.
+    fn seed(&self, seed: u64) -> u64 {
+        crate::rng::Rng::for_part(seed, &format!("launch {}", self.index)).next_u64()
+    }
+
+    fn wants(&self, id: &str) -> bool {
+        self.workloads.as_ref().is_none_or(|wanted| wanted.iter().any(|workload| workload == id))
+    }
 }
 
 /// Why a campaign could not run at all.
@@ -84,6 +123,25 @@ pub enum CampaignError {
         /// What there is.
         known: Vec<String>,
     },
+    /// The backends cannot take part.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// A fresh process could not be started, or said something that is no answer.
+    #[error("the measuring process {command}: {what}")]
+    Worker {
+        /// Its command line.
+        command: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A fresh process met an error of its own; its text.
+    #[error("{message}")]
+    Reported {
+        /// Whether the operating system refused a file, as against unusable input.
+        file: bool,
+        /// The text.
+        message: String,
+    },
     /// The timing plan cannot give evidence.
     #[error(transparent)]
     Plan(#[from] MeasureError),
@@ -98,7 +156,8 @@ pub enum CampaignError {
 }
 
 /// What is being done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Comparing results.
     Agreement,
@@ -148,30 +207,46 @@ pub fn plan(request: &Request, cast: &Cast) -> Result<Recording, CampaignError> 
     Ok(new_recording(request, cast, model.as_ref(), &tasks, skipped))
 }
 
-/// Runs the request with these backends and returns everything measured, raw.
+/// Runs the request with these backends in this process and returns everything measured, raw.
 ///
 /// # Errors
 /// [`CampaignError`] when nothing can be measured; an interruption is no error but `incomplete` in the recording.
 pub fn run(request: &Request, cast: &Cast, watcher: &mut Watcher<'_>) -> Result<Recording, CampaignError> {
+    run_order(request, cast, &Order::alone(), watcher)
+}
+
+/// The same for one launch of several.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_order(
+    request: &Request,
+    cast: &Cast,
+    order: &Order,
+    watcher: &mut Watcher<'_>,
+) -> Result<Recording, CampaignError> {
     let model = request.model.as_deref().map(ModelFile::open).transpose()?;
-    let (tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
+    let (mut tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
     skipped.extend(cast.absent().iter().map(|(what, reason)| skip(what, reason)));
     let started = now_utc();
+    let cpu = order.pin.then(|| measure::pin_to_least_busy_cpu(order.seed(request.seed))).flatten();
     let recording = new_recording(request, cast, model.as_ref(), &tasks, skipped);
+    tasks.retain(|task| order.wants(&task.workload.id));
     let mut found = Findings { recording, samples: Vec::new() };
-    let total = tasks.len() + usize::from(model.is_none());
+    let with_accuracy = model.is_none() && order.index == 0 && !cast.compares_builds();
+    let total = tasks.len() + usize::from(with_accuracy);
     for (done, task) in tasks.iter().enumerate() {
         let mut step = |fraction: f64, phase: Phase| {
             watcher(&Step { done, total, fraction, what: &task.workload.id, phase })
         };
-        let flow = perform(request, cast, task, model.as_ref(), &mut found, &mut step)?;
+        let flow = perform(request, (cast, order), task, model.as_ref(), &mut found, &mut step)?;
         if let ControlFlow::Break(reason) = flow {
             found.recording.incomplete = Some(reason);
             break;
         }
     }
     let Findings { mut recording, samples } = found;
-    if model.is_none() && recording.incomplete.is_none() {
+    if with_accuracy && recording.incomplete.is_none() {
         let step = Step { done: total - 1, total, fraction: 0.0, what: "accuracy", phase: Phase::Accuracy };
         match watcher(&step) {
             ControlFlow::Continue(()) => accuracy::record(request.seed, cast, &mut recording),
@@ -181,14 +256,13 @@ pub fn run(request: &Request, cast: &Cast, watcher: &mut Watcher<'_>) -> Result<
     if let Some(value_bytes) = measure::peak_rss_bytes() {
         recording.memory.push(Memory { meter: "peak_rss_bytes".into(), value_bytes, ..Memory::default() });
     }
-    let disturbance = measure::disturbance(&samples);
     recording.launches = vec![Launch {
-        index: 0,
+        index: order.index,
         started,
-        cpu: None,
-        disturbance,
-        aa: false,
-        stage: 1,
+        cpu,
+        disturbance: measure::disturbance(&samples),
+        aa: recording.series.iter().any(|series| series.backend.ends_with(timing::TWIN)),
+        stage: order.stage,
         extra: Default::default(),
     }];
     Ok(recording)
@@ -204,7 +278,7 @@ struct Findings {
 /// One task: expected results, agreement, timing, agreement again.
 fn perform(
     request: &Request,
-    cast: &Cast,
+    (cast, order): (&Cast, &Order),
     task: &Task<'_>,
     model: Option<&ModelFile>,
     found: &mut Findings,
@@ -232,8 +306,10 @@ fn perform(
             return Ok(ControlFlow::Break(reason));
         }
         let backend = backend.as_ref();
-        let timed = plan.is_some() && timing::affordable(workload, backend.isa());
-        if plan.is_some() && !timed {
+        let affordable = timing::affordable(workload, backend.isa());
+        let plain = matches!(backend.isa(), "scalar" | "portable");
+        let timed = plan.is_some() && affordable && (order.index == 0 || !plain);
+        if plan.is_some() && !affordable {
             let what = format!("timing of {} on {}", workload.id, backend.name());
             found.recording.skipped.push(skip(&what, timing::TOO_SLOW));
         }
@@ -249,15 +325,33 @@ fn perform(
             agree::First::Agreed(row, run) => {
                 found.recording.agreements.push(*row);
                 if timed {
-                    agreed.push(Contender { backend, run });
+                    agreed.push(Contender { name: backend.name().to_owned(), backend, run });
                 }
             }
         }
     }
-    match plan {
-        Some(plan) => {
-            timing::time(plan, cast, Ready { workload, inputs: &inputs, oracle, agreed }, found, step)
+    if let Some(reference) = cast.reference().filter(|_| order.twin && plan.is_some())
+        && agreed.iter().any(|contender| contender.name == reference.name())
+    {
+        let name = format!("{}{}", reference.name(), timing::TWIN);
+        match agree::first_run(workload, &inputs, reference.as_ref(), oracle.as_ref()) {
+            agree::First::Agreed(_, run) => {
+                agreed.push(Contender { name, backend: reference.as_ref(), run });
+            }
+            agree::First::Failed(row) => {
+                found.recording.agreements.push(crate::record::AgreementRow { backend: name, ..*row });
+            }
+            agree::First::Unsupported(reason) => found.recording.skipped.push(skip(&name, &reason)),
         }
+    }
+    match plan {
+        Some(plan) => timing::time(
+            plan,
+            (cast, order),
+            Ready { workload, inputs: &inputs, oracle, agreed },
+            found,
+            step,
+        ),
         None => Ok(ControlFlow::Continue(())),
     }
 }
@@ -278,10 +372,11 @@ fn new_recording(
         required: cast.required().into(),
         requested: cast.requested_names().into(),
         profile_workloads: if model.is_some() { 0 } else { profile_workloads(request.profile) },
-        launches: u32::from(timing.is_some()),
+        launches: timing.map_or(0, |plan| plan.launches),
         blocks: timing.map_or(0, |plan| plan.blocks),
         samples_per_block: timing.map_or(0, |plan| plan.samples_per_block),
-        budget_s: timing.map_or(0.0, |plan| plan.budget_ns as f64 * 1e-9 * tasks.len() as f64),
+        budget_s: timing
+            .map_or(0.0, |plan| plan.budget_ns as f64 * 1e-9 * tasks.len() as f64 * f64::from(plan.launches)),
         stop_rule: if timing.is_some() { "fixed" } else { "agreement only" }.into(),
         ..PlanRecord::default()
     };

@@ -1,42 +1,49 @@
 //! How long it takes: the sides that agree, timed together, and compared once more afterwards.
 
-use super::{CampaignError, Cast, Findings, Phase, agree, skip};
+use super::cast::Group;
+use super::{CampaignError, Cast, Findings, Order, Phase, agree, skip};
 use crate::backends::Backend;
 use crate::measure::{self, Plan, Side};
 use crate::record::Series;
 use crate::workloads::{Inputs, Kind, Run, Temperature, Workload};
+use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 /// What is decided about timing before the first sample.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TimingPlan {
-    /// Blocks per workload, at most.
+    /// Fresh processes.
+    pub launches: u32,
+    /// Blocks per workload and launch, at most.
     pub blocks: u32,
-    /// Blocks per workload that even a slow one gets.
+    /// Blocks per workload and launch that even a slow one gets.
     pub min_blocks: u32,
     /// Adjacent samples of a side in a block.
     pub samples_per_block: u32,
     /// Untimed calls before each turn.
     pub warmup_calls: u32,
-    /// Wall time per workload, in ns.
+    /// Wall time per workload and launch, in ns.
     pub budget_ns: u64,
 }
 
 impl TimingPlan {
-    /// 24 blocks of 3 samples within 2 s; at least 8 blocks.
+    /// 5 launches of 12 blocks of 3 samples, each launch within 1 s per workload; at least 6 blocks.
     pub fn standard() -> Self {
-        Self { blocks: 24, min_blocks: 8, samples_per_block: 3, warmup_calls: 1, budget_ns: 2_000_000_000 }
+        Self {
+            launches: 5,
+            blocks: 12,
+            min_blocks: 6,
+            samples_per_block: 3,
+            warmup_calls: 1,
+            budget_ns: 1_000_000_000,
+        }
     }
 
-    /// The same with `factor` times as many blocks and as much time.
+    /// The same with `factor` times as many launches.
     pub fn times(self, factor: u32) -> Self {
-        Self {
-            blocks: self.blocks.saturating_mul(factor),
-            min_blocks: self.min_blocks.saturating_mul(factor),
-            budget_ns: self.budget_ns.saturating_mul(u64::from(factor)),
-            ..self
-        }
+        Self { launches: self.launches.saturating_mul(factor), ..self }
     }
 
     fn plan(&self, seed: u64) -> Plan {
@@ -81,16 +88,18 @@ pub(super) struct Ready<'a> {
     pub agreed: Vec<Contender<'a>>,
 }
 
-/// A backend and its prepared run.
+/// A side and its prepared run.
 pub(super) struct Contender<'a> {
+    /// The backend's name; `<name>+aa` for its second instance.
+    pub name: String,
     pub backend: &'a dyn Backend,
     pub run: Box<dyn Run + 'a>,
 }
 
-/// Times everybody who agreed, the reference first among them, and publishes only what still agrees afterwards.
+/// Times everybody who agreed, group by group.
 pub(super) fn time(
     plan: &TimingPlan,
-    cast: &Cast,
+    (cast, order): (&Cast, &Order),
     ready: Ready<'_>,
     found: &mut Findings,
     step: &mut dyn FnMut(f64, Phase) -> ControlFlow<String>,
@@ -100,13 +109,41 @@ pub(super) fn time(
     for (name, reason) in refused {
         found.recording.skipped.push(skip(&format!("timing of {} on {name}", workload.id), &reason));
     }
-    let reference = match cast.reference() {
-        Some(reference) => reference.name(),
-        None => cast.oracle().name(),
-    };
+    for group in cast.groups() {
+        let twin = format!("{}{TWIN}", group.reference);
+        let belongs =
+            |contender: &Contender<'_>| group.members.contains(&contender.name) || contender.name == twin;
+        let (members, others) = contenders.into_iter().partition(belongs);
+        contenders = others;
+        let members = Ready { workload, inputs, oracle, agreed: members };
+        let (back, flow) = time_group(plan, (cast, order), &group, members, found, step)?;
+        oracle = back;
+        if flow.is_break() {
+            return Ok(flow);
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// The suffix of a second instance of a backend.
+pub(super) const TWIN: &str = "+aa";
+
+/// Times one group, its reference first, and publishes only what still agrees afterwards. Gives the oracle back.
+fn time_group<'a>(
+    plan: &TimingPlan,
+    (cast, order): (&'a Cast, &Order),
+    group: &Group,
+    ready: Ready<'a>,
+    found: &mut Findings,
+    step: &mut dyn FnMut(f64, Phase) -> ControlFlow<String>,
+) -> Result<(Box<dyn Run + 'a>, ControlFlow<String>), CampaignError> {
+    let Ready { workload, inputs, mut oracle, agreed: mut contenders } = ready;
+    let reference = group.reference.as_str();
     // The oracle is timed like anybody else where its loops are affordable; its buffer stays the expectation.
-    let oracle_timed = affordable(workload, cast.oracle().isa());
-    let at = contenders.iter().position(|contender| contender.backend.name() == reference);
+    let oracle_timed = order.index == 0
+        && group.members.iter().any(|name| name == cast.oracle().name())
+        && affordable(workload, cast.oracle().isa());
+    let at = contenders.iter().position(|contender| contender.name == reference);
     match at {
         Some(index) => contenders[..=index].rotate_right(1),
         None if reference == cast.oracle().name() && oracle_timed => {}
@@ -114,48 +151,49 @@ pub(super) fn time(
             let reason =
                 format!("the reference {reference} has no result that agrees here to be timed against");
             found.recording.skipped.push(skip(&format!("timing of {}", workload.id), &reason));
-            return Ok(ControlFlow::Continue(()));
+            return Ok((oracle, ControlFlow::Continue(())));
         }
     }
-    let mut names: Vec<&str> = contenders.iter().map(|contender| contender.backend.name()).collect();
+    let mut names: Vec<String> = contenders.iter().map(|contender| contender.name.clone()).collect();
     let mut runs: Vec<(&dyn Backend, &mut dyn Run)> = contenders
         .iter_mut()
         .map(|contender| (contender.backend, contender.run.as_mut() as &mut dyn Run))
         .collect();
     if oracle_timed {
         let place = if at.is_some() { names.len() } else { 0 };
-        names.insert(place, cast.oracle().name());
+        names.insert(place, cast.oracle().name().to_owned());
         runs.insert(place, (cast.oracle(), oracle.as_mut()));
     }
     if runs.len() < 2 {
         let reason = "only one side is left to time, and a comparison needs two";
         found.recording.skipped.push(skip(&format!("timing of {}", workload.id), reason));
-        return Ok(ControlFlow::Continue(()));
+        return Ok((oracle, ControlFlow::Continue(())));
     }
-    let (group, failures) = measured(&plan.plan(found.recording.plan.seed), runs, step)?;
+    let (samples, failures) = measured(&plan.plan(order.seed(found.recording.plan.seed)), runs, step)?;
     for contender in &mut contenders {
-        let Contender { backend, run } = contender;
-        let failure = failures.iter().find(|(name, _)| name == backend.name());
+        let Contender { name, backend, run } = contender;
+        let failure = failures.iter().find(|(failed, _)| failed == backend.name());
         let row = match failure {
-            Some((name, why)) => Some(agree::errored(&workload.id, name, why)),
+            Some((_, why)) => Some(agree::errored(&workload.id, name, why)),
             None => agree::afterwards(workload, inputs, *backend, oracle.as_ref(), run.as_mut()),
         };
         let Some(mut row) = row else { continue };
+        row.backend.clone_from(name);
         row.extra.insert("when".into(), "after timing".into());
         found
             .recording
             .agreements
             .retain(|old| (&old.workload, &old.backend) != (&row.workload, &row.backend));
         found.recording.agreements.push(row);
-        names.iter_mut().filter(|timed| **timed == backend.name()).for_each(|timed| *timed = "");
+        names.iter_mut().filter(|timed| *timed == name).for_each(String::clear);
     }
     let publishable = !names[0].is_empty();
     for (side, name) in names.iter().enumerate().filter(|(_, name)| publishable && !name.is_empty()) {
-        let series = Series::from_group(&group, side as u32, 0, &workload.id, name, reference);
+        let series = Series::from_group(&samples, side as u32, order.index, &workload.id, name, reference);
         found.recording.series.extend(series);
     }
-    found.samples.extend(group.samples);
-    Ok(group.incomplete.map_or(ControlFlow::Continue(()), ControlFlow::Break))
+    found.samples.extend(samples.samples);
+    Ok((oracle, samples.incomplete.map_or(ControlFlow::Continue(()), ControlFlow::Break)))
 }
 
 /// Those whose build may be timed, and those refused with the reason.
@@ -168,7 +206,7 @@ fn admitted(agreed: Vec<Contender<'_>>) -> (Vec<Contender<'_>>, Vec<(String, Str
             match measure::refuse_unoptimised(contender.backend.name(), &level) {
                 Ok(()) => true,
                 Err(why) => {
-                    refused.push((contender.backend.name().to_owned(), why.to_string()));
+                    refused.push((contender.name.clone(), why.to_string()));
                     false
                 }
             }

@@ -1,47 +1,150 @@
-//! From raw samples to effects: subject over other side, with an interval, by `stats`.
+//! Sides that were interleaved in the same blocks: subject over other side, with an interval, and an answer.
 //!
 //! Nothing is dropped: a series without a partner, or with too few blocks, becomes a comparison without a number
-//! and with the reason.
+//! and with the reason. Red needs two measurements: what the first stage finds too slow is measured afresh by fresh
+//! launches, and those alone decide (`docs/STATISTICS.md`, suite).
 
-use super::policy::Policy;
-use super::verdict::{Answer, Certainty, Comparison, SeverityRange};
+use super::decide::{Bounds, decide};
+use super::policy::{Edges, Policy};
+use super::roles;
+use super::samples::{Paired, Samples, launches, paired};
+use super::verdict::{Against, Answer, Certainty, Comparison, FirstStage, SeverityRange};
 use crate::record::{Meter, Recording, Series};
-use crate::stats::{self, Column, Interval};
+use crate::stats::{self, Design};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Every subject of the recording against the reference it was interleaved with.
-pub(super) fn all(recording: &Recording, policy: &Policy, required_subject: Option<&str>) -> Vec<Comparison> {
-    let wall = |series: &&Series| series.meter == Meter::WallNs;
-    let subjects = recording.series.iter().filter(wall).filter(|series| series.backend != series.reference);
-    subjects
-        .map(|subject| {
-            let reference = recording
-                .series
-                .iter()
-                .filter(wall)
-                .find(|other| other.workload == subject.workload && other.backend == subject.reference);
-            let category = recording.plan.workloads.iter().find(|planned| planned.id == subject.workload);
-            let category = category.map_or("", |planned| planned.category.as_str());
-            let required = required_subject == Some(subject.backend.as_str());
-            let margin = policy.reference_limit(category).filter(|_| required).map(f64::ln);
-            let mut comparison = pair(subject, reference, policy);
-            comparison.required = required;
-            conclude(&mut comparison, margin, policy);
-            comparison
-        })
-        .collect()
+/// What every comparison of a recording needs.
+pub(super) struct Setting<'a> {
+    pub recording: &'a Recording,
+    pub policy: &'a Policy,
+    floors: Floors<'a>,
 }
 
-/// One pair of series, undecided.
-pub(super) fn pair(subject: &Series, other: Option<&Series>, policy: &Policy) -> Comparison {
-    let mut comparison = Comparison {
+impl<'a> Setting<'a> {
+    /// `sessions` are earlier recordings of the same machine and builds: their A/A results join this recording's own.
+    pub fn new(recording: &'a Recording, sessions: &'a [Recording], policy: &'a Policy) -> Self {
+        Self { recording, policy, floors: Floors::of(recording, sessions) }
+    }
+
+    /// One-sided error probability of each bound: half of the policy's where a workload was looked at twice, first
+    /// after the planned launches and then with more.
+    fn alpha(&self, n_launches: usize) -> f64 {
+        let planned = self.recording.plan.launches as usize;
+        if n_launches > planned { self.policy.alpha / 2.0 } else { self.policy.alpha }
+    }
+
+    /// Spread of A/A results; `None` without any.
+    pub fn noise(&self) -> Option<f64> {
+        stats::aa_scale(&self.floors.pool).ok().flatten()
+    }
+
+    /// Half width below which no interval goes, from A/A results.
+    pub fn floor(&self, workload: &str, reference: &str, alpha: f64) -> f64 {
+        self.floors.half_width(workload, reference, alpha)
+    }
+}
+
+/// What two instances of one build gave against each other: the noise that no real difference explains.
+struct Floors<'a> {
+    /// Of every workload and session of this design.
+    pool: Vec<f64>,
+    own: BTreeMap<(&'a str, &'a str), f64>,
+}
+
+impl<'a> Floors<'a> {
+    fn of(recording: &'a Recording, sessions: &'a [Recording]) -> Self {
+        let own = Samples::of(recording, Meter::WallNs).twin_effects();
+        let earlier = sessions.iter().flat_map(|session| Samples::of(session, Meter::WallNs).twin_effects());
+        let pool = own.values().copied().chain(earlier.map(|(_, effect)| effect)).collect();
+        Self { pool, own }
+    }
+
+    fn half_width(&self, workload: &str, reference: &str, alpha: f64) -> f64 {
+        let own = self.own.get(&(workload, reference)).copied();
+        // The pool holds finite numbers only, and alpha was checked with the policy.
+        let floor = stats::aa_floor(&self.pool, own, alpha).unwrap_or(f64::INFINITY);
+        floor.max(own.map_or(0.0, f64::abs))
+    }
+}
+
+/// Every subject of the recording against the reference it was interleaved with; `required` ones are judged by the
+/// C++ rule of their category.
+pub(super) fn with_reference(setting: &Setting<'_>, required: Option<&str>) -> Vec<Comparison> {
+    let subjects = Samples::of(setting.recording, Meter::WallNs).subjects();
+    let one = |subject: &Series| {
+        let (category, _) = roles::kind_of(setting.recording, subject);
+        let limit =
+            setting.policy.reference_limit(category).filter(|_| required == Some(subject.backend.as_str()));
+        let mut comparison = compare(setting, subject, Against::Reference, limit);
+        comparison.required = required == Some(subject.backend.as_str());
+        comparison
+    };
+    subjects.map(one).collect()
+}
+
+/// Every backend of the new build against the same backend of the old one; all are judged by severity.
+pub(super) fn with_revision(setting: &Setting<'_>) -> Vec<Comparison> {
+    let subjects = Samples::of(setting.recording, Meter::WallNs).subjects();
+    let one = |subject: &Series| {
+        let (_, class) = roles::kind_of(setting.recording, subject);
+        let limit = setting.policy.change_limit(&setting.policy.severity, class);
+        Comparison { required: true, ..compare(setting, subject, Against::Revision, Some(limit)) }
+    };
+    subjects.map(one).collect()
+}
+
+/// One subject against its reference: the first stage, and the second if there is one and the first was red.
+pub(super) fn compare(
+    setting: &Setting<'_>,
+    subject: &Series,
+    against: Against,
+    limit: Option<f64>,
+) -> Comparison {
+    let samples = Samples::of(setting.recording, subject.meter.clone());
+    let Some(other) = samples.find(&subject.workload, &subject.reference, &subject.reference) else {
+        let mut comparison = blank(subject, &subject.reference, against, limit);
+        comparison.reason = format!("no samples of {} to compare with", subject.reference);
+        comparison.verdict = limit.map(|_| Answer::Neutral);
+        return comparison;
+    };
+    let first = staged(setting, subject, other, against, limit, 1);
+    let again = launches(setting.recording, 2);
+    if first.verdict != Some(Answer::Fail) || !subject.launch.iter().any(|launch| again.contains(launch)) {
+        return first;
+    }
+    second_look(first, staged(setting, subject, other, against, limit, 2))
+}
+
+/// Red only if the fresh launches say so too; never better than neutral.
+pub(super) fn second_look(first: Comparison, mut second: Comparison) -> Comparison {
+    let (Some(ratio), Some(interval)) = (first.ratio, first.interval) else { return first };
+    second.stage = 2;
+    second.first_stage = Some(FirstStage { ratio, interval, certainty: first.certainty });
+    if second.verdict != Some(Answer::Fail) {
+        let now = second.ratio.map_or("nothing usable".to_owned(), |ratio| format!("{ratio:.3}"));
+        second.verdict = Some(Answer::Neutral);
+        second.certainty = Certainty::Inconclusive;
+        second.reason = format!("not reproduced: {ratio:.3} at first, {now} when measured afresh");
+    } else {
+        second.reason = format!("{}; {ratio:.3} at first, reproduced by fresh processes", second.reason);
+    }
+    second
+}
+
+/// A comparison without numbers.
+pub(super) fn blank(subject: &Series, other: &str, against: Against, limit: Option<f64>) -> Comparison {
+    Comparison {
         workload: subject.workload.clone(),
         subject: subject.backend.clone(),
-        against: "reference".into(),
-        other: other.map_or(subject.reference.clone(), |other| other.backend.clone()),
+        against,
+        other: other.to_owned(),
+        meter: subject.meter.clone(),
         required: false,
         verdict: None,
         ratio: None,
+        raw_ratio: None,
         interval: None,
+        limit,
         certainty: Certainty::Inconclusive,
         severity: None,
         mde: None,
@@ -49,115 +152,142 @@ pub(super) fn pair(subject: &Series, other: Option<&Series>, policy: &Policy) ->
         other_ns: None,
         n_blocks: 0,
         n_launches: 0,
+        n_baselines: 0,
         stage: 1,
+        first_stage: None,
         reason: String::new(),
-    };
-    let Some(other) = other else {
-        comparison.reason = format!("no samples of {} to compare with", subject.reference);
-        return comparison;
-    };
-    if let Err(reason) = estimate(subject, other, policy, &mut comparison) {
-        comparison.reason = reason;
+    }
+}
+
+/// One stage, judged by itself.
+fn staged(
+    setting: &Setting<'_>,
+    subject: &Series,
+    other: &Series,
+    against: Against,
+    limit: Option<f64>,
+    stage: u8,
+) -> Comparison {
+    let mut comparison = blank(subject, &other.backend, against, limit);
+    let chosen = launches(setting.recording, stage);
+    match measured(setting, subject, other, &chosen, limit, &mut comparison) {
+        Ok(bounds) => conclude(&mut comparison, &bounds, &setting.policy.severity, setting.policy.strict),
+        Err(reason) => {
+            comparison.verdict = limit.map(|_| Answer::Neutral);
+            comparison.reason = reason;
+        }
     }
     comparison
 }
 
-fn estimate(subject: &Series, other: &Series, policy: &Policy, into: &mut Comparison) -> Result<(), String> {
-    let (subject_calls, other_calls) = (Calls::of(subject)?, Calls::of(other)?);
-    let ratios = stats::block_minima_log_ratios(other_calls.column(), subject_calls.column());
-    let ratios = ratios.map_err(|why| why.to_string())?;
-    let mut launches: Vec<u32> = subject.launch.clone();
-    launches.sort_unstable();
-    launches.dedup();
-    into.n_blocks = ratios.log_ratio.len();
-    into.n_launches = launches.len();
-    into.subject_ns = subject_calls.typical_ns()?;
-    into.other_ns = other_calls.typical_ns()?;
-    into.ratio = stats::hodges_lehmann(&ratios.log_ratio).map_err(|why| why.to_string())?.map(f64::exp);
-    match stats::signed_rank_interval(&ratios.log_ratio, policy.alpha).map_err(|why| why.to_string())? {
-        Interval::Bounds { lower, upper, .. } => into.interval = Some([lower.exp(), upper.exp()]),
-        Interval::NotEnough { .. } => {
-            return Err(format!("{} blocks are too few for an interval", into.n_blocks));
-        }
+/// Estimate and bounds of the chosen launches, in ln of the ratio.
+fn measured(
+    setting: &Setting<'_>,
+    subject: &Series,
+    other: &Series,
+    chosen: &BTreeSet<u32>,
+    limit: Option<f64>,
+    into: &mut Comparison,
+) -> Result<Bounds, String> {
+    let blocks = paired(subject, other, chosen)?;
+    (into.n_blocks, into.n_launches) = (blocks.log_ratio.len(), blocks.n_launches());
+    (into.subject_ns, into.other_ns) = (blocks.subject_ns, blocks.other_ns);
+    into.ratio = stats::hodges_lehmann(&blocks.log_ratio).map_err(|why| why.to_string())?.map(f64::exp);
+    let alpha = setting.alpha(into.n_launches);
+    let floor = setting.floor(&subject.workload, &subject.reference, alpha);
+    let effect =
+        stats::effect(&blocks.log_ratio, &blocks.launch, alpha, floor).map_err(|why| why.to_string())?;
+    let Some(effect) = effect else {
+        return Err(format!("{} blocks are too few for an interval", into.n_blocks));
+    };
+    let mut bounds = Bounds { estimate: effect.estimate, lower: effect.lower, upper: effect.upper };
+    if stopped_early(setting, into.n_launches) {
+        widen_for_stopping(&mut bounds, &blocks, alpha)?;
     }
-    Ok(())
+    into.mde = limit.and_then(|limit| smallest_detectable(&blocks, limit.ln(), alpha, floor));
+    Ok(bounds)
 }
 
-/// Answers by the margin (ln of the largest allowed ratio); without one only the severity is filled in.
-fn conclude(comparison: &mut Comparison, margin: Option<f64>, policy: &Policy) {
-    let (Some(ratio), Some([lower, upper])) = (comparison.ratio, comparison.interval) else {
-        comparison.verdict = margin.map(|_| Answer::Neutral);
-        return;
-    };
-    comparison.severity = Some(SeverityRange {
-        most_likely: policy.severity.severity(ratio),
-        at_least: policy.severity.severity(lower),
-    });
-    let Some(margin) = margin else {
+/// The smallest slow-down that this design would have confirmed beyond the margin in 8 of 10 runs.
+fn smallest_detectable(blocks: &Paired, margin: f64, alpha: f64, floor: f64) -> Option<f64> {
+    let spread = stats::spread(&blocks.log_ratio, &blocks.launch).ok().flatten()?;
+    let launches = blocks.n_launches();
+    let blocks_per_launch = blocks.log_ratio.len() / launches.max(1);
+    let design = Design { launches, blocks_per_launch, alpha, power: 0.8, floor };
+    stats::minimum_detectable_effect(&spread, margin, &design).ok().flatten()
+}
+
+/// Whether a workload was left alone before its planned launches because of what its samples showed.
+fn stopped_early(setting: &Setting<'_>, n_launches: usize) -> bool {
+    let plan = &setting.recording.plan;
+    plan.stop_rule == roles::ALWAYS_VALID && n_launches < plan.launches as usize
+}
+
+/// Bounds that hold at whatever block one stops are wider; where one stopped by what one saw, they are the ones to use.
+fn widen_for_stopping(bounds: &mut Bounds, blocks: &Paired, alpha: f64) -> Result<(), String> {
+    match stats::always_valid_bounds(&blocks.log_ratio, alpha).map_err(|why| why.to_string())? {
+        Some([lower, upper]) => {
+            bounds.lower = bounds.lower.min(lower);
+            bounds.upper = bounds.upper.max(upper);
+            Ok(())
+        }
+        None => Err(format!("{} blocks are too few to have been decided early", blocks.log_ratio.len())),
+    }
+}
+
+/// Fills in interval, severity and answer; without a limit only what is shown.
+pub(super) fn conclude(comparison: &mut Comparison, bounds: &Bounds, edges: &Edges, strict: bool) {
+    let [ratio, lower, upper] = [bounds.estimate, bounds.lower, bounds.upper].map(f64::exp);
+    (comparison.ratio, comparison.interval) = (Some(ratio), Some([lower, upper]));
+    comparison.severity =
+        Some(SeverityRange { most_likely: edges.severity(ratio), at_least: edges.severity(lower) });
+    let Some(limit) = comparison.limit else {
         comparison.reason = "shown, not judged".into();
         return;
     };
-    let limit = margin.exp();
-    let (verdict, certainty, reason) = if lower > limit {
-        (
-            Answer::Fail,
-            Certainty::Confirmed,
-            format!("at least {lower:.3} times the reference's time, allowed {limit:.3}"),
-        )
-    } else if upper < limit {
-        (
-            Answer::Pass,
-            Certainty::Confirmed,
-            format!("at most {upper:.3} times the reference's time, allowed {limit:.3}"),
-        )
-    } else if lower > 1.0 && ratio > limit {
-        let answer = if policy.strict { Answer::Neutral } else { Answer::Fail };
-        (
-            answer,
-            Certainty::Likely,
-            format!("slower than the reference, probably beyond {limit:.3}: {ratio:.3}"),
-        )
-    } else {
-        let reason = format!(
-            "the interval {lower:.3} to {upper:.3} holds the limit {limit:.3}: more blocks would settle it"
-        );
-        (Answer::Neutral, Certainty::Inconclusive, reason)
+    let decision = decide(bounds, limit.ln(), strict);
+    comparison.verdict = Some(decision.answer);
+    comparison.certainty = decision.certainty;
+    comparison.reason = match (decision.answer, decision.certainty) {
+        (Answer::Fail, Certainty::Confirmed) => {
+            format!("at least {lower:.3} times the time, allowed {limit:.3}")
+        }
+        (Answer::Pass, _) => format!("at most {upper:.3} times the time, allowed {limit:.3}"),
+        (_, Certainty::Likely) => format!("slower for sure, probably beyond {limit:.3}: {ratio:.3}"),
+        _ => format!("the interval {lower:.3} to {upper:.3} holds the limit {limit:.3}"),
     };
-    comparison.verdict = Some(verdict);
-    comparison.certainty = certainty;
-    comparison.reason = reason;
 }
 
-/// A series as time per call, blocks numbered across launches.
-struct Calls {
-    block: Vec<u64>,
-    call_ns: Vec<f64>,
+/// Two counts of one run: there is no noise to speak of, and the ratio is its own interval.
+pub(super) fn counted(
+    mut comparison: Comparison,
+    subject: &Series,
+    other: &Series,
+    edges: &Edges,
+) -> Comparison {
+    let per_call = |series: &Series| {
+        let calls: u64 = series.iterations.iter().sum();
+        let total: u64 = series.value_ns.iter().sum();
+        (calls > 0 && total > 0).then(|| total as f64 / calls as f64)
+    };
+    match per_call(subject).zip(per_call(other)) {
+        Some((now, then)) => {
+            let change = (now / then).ln();
+            let bounds = Bounds { estimate: change, lower: change, upper: change };
+            conclude(&mut comparison, &bounds, edges, false);
+            comparison.reason =
+                format!("{now:.0} instructions per call, {then:.0} before: {}", comparison.reason);
+        }
+        None => {
+            comparison.verdict = comparison.limit.map(|_| Answer::Neutral);
+            comparison.reason = "nothing was counted".into();
+        }
+    }
+    comparison
 }
 
-impl Calls {
-    fn of(series: &Series) -> Result<Self, String> {
-        if series.iterations.contains(&0) {
-            return Err(format!("{} has a sample of 0 iterations", series.label()));
-        }
-        let block = series.launch.iter().zip(&series.block);
-        let calls = series.value_ns.iter().zip(&series.iterations);
-        Ok(Self {
-            block: block.map(|(&launch, &block)| u64::from(launch) << 32 | u64::from(block)).collect(),
-            call_ns: calls.map(|(&ns, &iterations)| ns as f64 / iterations as f64).collect(),
-        })
-    }
-
-    fn column(&self) -> Column<'_> {
-        Column { block: &self.block, value: &self.call_ns }
-    }
-
-    /// Median over blocks of the block's fastest call.
-    fn typical_ns(&self) -> Result<Option<f64>, String> {
-        let mut minima = std::collections::BTreeMap::new();
-        for (&block, &ns) in self.block.iter().zip(&self.call_ns) {
-            let fastest = minima.entry(block).or_insert(ns);
-            *fastest = ns.min(*fastest);
-        }
-        stats::median(&minima.into_values().collect::<Vec<_>>()).map_err(|why| why.to_string())
-    }
+/// Bounds of the time ratio of two series of one group, over the first stage; `None` if they share too few blocks.
+pub(super) fn interval(setting: &Setting<'_>, subject: &Series, other: &Series) -> Option<[f64; 2]> {
+    let comparison = staged(setting, subject, other, Against::Reference, None, 1);
+    comparison.interval
 }

@@ -1,44 +1,143 @@
 //! Everything together: rules over one recording become one verdict document.
 
+use super::compare::{self, Setting};
 use super::policy::Policy;
-use super::verdict::{Answer, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict};
-use super::{compare, route, rules};
-use crate::record::Recording;
+use super::roles::{required_backends, required_subject};
+use super::verdict::{
+    Against, AgreementSummary, Answer, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
+};
+use super::{Baseline, history, route, rules, validate};
+use crate::record::{Meter, Recording};
 
-/// Judges agreement, accuracy and the C++ rules of one recording. No baseline: no regression is judged.
-pub fn judge(recording: &Recording, policy: &Policy, policy_source: &str) -> Verdict {
-    let subject = rules::required_subject(recording);
-    let timed = recording.plan.launches > 0;
-    let comparisons = compare::all(recording, policy, subject);
-    let agreement = rules::agreement_summary(recording);
-    let validation = rules::completeness(recording, policy);
-    let mut answers = vec![rules::agreement(&agreement), rules::accuracy(recording, policy)];
-    if timed {
-        answers.push(rules::reference_speed(recording, &comparisons));
-        answers.push(rules::simd_ahead(recording, subject, policy));
+/// What one judgement looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// Today's measurement.
+    pub recording: &'a Recording,
+    /// What a regression is judged against.
+    pub baseline: &'a Baseline<'a>,
+    /// Every number.
+    pub policy: &'a Policy,
+    /// Where the policy came from: a file, or `defaults`.
+    pub policy_source: &'a str,
+    /// The command that would settle a neutral verdict.
+    pub retry: &'a str,
+}
+
+impl<'a> Case<'a> {
+    /// A recording by itself, by the default way of asking again: no regression is judged.
+    pub fn alone(recording: &'a Recording, policy: &'a Policy) -> Self {
+        let retry = "python -m bitnet_perfgate run --iterations 3";
+        Self { recording, baseline: &Baseline::NotAsked, policy, policy_source: "defaults", retry }
     }
-    answers.push(rules::completeness_rule(&validation));
+}
+
+/// Judges one recording: agreement, accuracy, the C++ rules, and the regression if there is something to compare with.
+pub fn judge(case: &Case<'_>) -> Verdict {
+    let Case { recording, baseline, policy, .. } = *case;
+    let comparisons = comparisons(case);
+    let agreement = rules::agreement_summary(recording);
+    let validation = validate::conditions(recording, baseline, policy);
+    let answers = answers(case, &comparisons, &agreement, validate::completeness(&validation));
     let verdict = overall(&answers);
-    let route = route::route(verdict, &answers, "python -m bitnet_perfgate run --iterations 3");
     Verdict {
         schema: SCHEMA.into(),
         verdict,
-        summary: summary(verdict, &answers, timed),
-        evidence: evidence(recording, verdict, &answers, &agreement, &comparisons),
-        required: recording.plan.required.iter().chain(&policy.required.categories).cloned().collect(),
+        summary: summary(verdict, &answers, case),
+        evidence: evidence(case, verdict, &answers, &agreement, &comparisons),
+        required: required_backends(recording, policy)
+            .iter()
+            .chain(&policy.required.categories)
+            .cloned()
+            .collect(),
         skipped: recording.skipped.clone(),
+        route: route::route(verdict, &answers, &comparisons, baseline, case.retry),
         comparisons,
         rules: answers,
         agreement,
         accuracy: recording.accuracy.clone(),
         validation,
-        route,
         suggestions: suggestions(recording),
         commands: Vec::new(),
         recording: None,
-        baseline: None,
-        policy: PolicySource { source: policy_source.into(), hash: policy.hash() },
+        baseline: baseline.name(),
+        policy: PolicySource { source: case.policy_source.into(), hash: policy.hash() },
     }
+}
+
+/// Comparisons that are red so far: what a second stage has to measure afresh. Ids of workloads, each once.
+pub fn flagged(comparisons: &[Comparison]) -> Vec<String> {
+    workloads(comparisons, |comparison| comparison.verdict == Some(Answer::Fail) && comparison.stage == 1)
+}
+
+/// Comparisons that more samples may settle: required ones that are neutral with an interval. Ids of workloads.
+pub fn undecided(comparisons: &[Comparison]) -> Vec<String> {
+    workloads(comparisons, |comparison| {
+        comparison.verdict == Some(Answer::Neutral) && comparison.stage == 1 && comparison.interval.is_some()
+    })
+}
+
+fn workloads(comparisons: &[Comparison], wanted: impl Fn(&Comparison) -> bool) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for comparison in comparisons.iter().filter(|comparison| wanted(comparison)) {
+        if !found.contains(&comparison.workload) {
+            found.push(comparison.workload.clone());
+        }
+    }
+    found
+}
+
+/// Every comparison of the case, without rules: what a session asks between launches.
+pub fn comparisons(case: &Case<'_>) -> Vec<Comparison> {
+    let Case { recording, baseline, policy, .. } = *case;
+    let subject = required_subject(recording, policy);
+    match baseline {
+        Baseline::Revision { .. } => {
+            let setting = Setting::new(recording, &[], policy);
+            [compare::with_revision(&setting), history::counts_of_revision(&setting)].concat()
+        }
+        Baseline::Sessions { sessions, void, .. } => {
+            let comparable = if void.is_none() { *sessions } else { &[] };
+            let setting = Setting::new(recording, comparable, policy);
+            let reference = compare::with_reference(&setting, subject);
+            [reference, history::with_sessions(&setting, sessions, void.as_deref(), subject)].concat()
+        }
+        Baseline::NotAsked | Baseline::Missing { .. } => {
+            compare::with_reference(&Setting::new(recording, &[], policy), subject)
+        }
+    }
+}
+
+fn answers(
+    case: &Case<'_>,
+    comparisons: &[Comparison],
+    agreement: &AgreementSummary,
+    completeness: RuleAnswer,
+) -> Vec<RuleAnswer> {
+    let Case { recording, baseline, policy, .. } = *case;
+    let revision = matches!(baseline, Baseline::Revision { .. });
+    let mut answers = vec![rules::agreement(agreement)];
+    if !revision {
+        answers.push(rules::accuracy(recording, policy));
+    }
+    if timed(recording) && !revision {
+        answers.push(rules::reference_speed(recording, comparisons));
+    }
+    let setting = Setting::new(recording, &[], policy);
+    answers.push(rules::regression(baseline, comparisons, policy, setting.noise()));
+    if timed(recording) && !revision {
+        answers.push(rules::simd_ahead(&setting, required_subject(recording, policy)));
+        answers.push(rules::memory(recording, baseline, policy));
+    }
+    answers.push(completeness);
+    answers
+}
+
+/// Whether speed was to be measured; counts and agreement alone are not speed.
+fn timed(recording: &Recording) -> bool {
+    let counted = recording.series.iter().any(|series| series.meter == Meter::Instructions);
+    let wall = recording.series.iter().any(|series| series.meter == Meter::WallNs);
+    recording.plan.launches > 0 && (wall || !counted)
 }
 
 /// fail > neutral > pass, and a pass needs at least one rule that was answered.
@@ -46,11 +145,17 @@ fn overall(rules: &[RuleAnswer]) -> Answer {
     rules.iter().filter_map(|rule| rule.verdict).max().unwrap_or(Answer::Neutral)
 }
 
-fn summary(verdict: Answer, rules: &[RuleAnswer], timed: bool) -> String {
-    let scope = if timed {
-        "No baseline given: no regression was judged. Speeds are those of one process; another may differ by more than the intervals."
-    } else {
-        "Agreement and accuracy only: nothing was timed."
+fn summary(verdict: Answer, rules: &[RuleAnswer], case: &Case<'_>) -> String {
+    let scope = match case.baseline {
+        _ if case.recording.plan.launches == 0 => {
+            "Agreement and accuracy only: nothing was timed.".to_owned()
+        }
+        Baseline::NotAsked => "No baseline given: no regression was judged.".to_owned(),
+        Baseline::Missing { .. } => "There is no baseline: no regression was judged.".to_owned(),
+        Baseline::Sessions { name, sessions, .. } => {
+            format!("Compared with {} accepted recordings of {name}.", sessions.len())
+        }
+        Baseline::Revision { name } => format!("Compared with {name}, measured in the same blocks."),
     };
     let deciding = rules.iter().find(|rule| rule.verdict == Some(verdict));
     match (verdict, deciding) {
@@ -62,25 +167,22 @@ fn summary(verdict: Answer, rules: &[RuleAnswer], timed: bool) -> String {
 
 /// One line: `method: ...; result: ...; reason: ...`. Semicolons inside a part become commas.
 fn evidence(
-    recording: &Recording,
+    case: &Case<'_>,
     verdict: Answer,
     rules: &[RuleAnswer],
-    agreement: &super::verdict::AgreementSummary,
+    agreement: &AgreementSummary,
     comparisons: &[Comparison],
 ) -> String {
-    let plan = &recording.plan;
-    let method = format!("bitnet_perfgate {}, seed {}", suite(recording), plan.seed);
+    let recording = case.recording;
+    let against = case.baseline.name().map(|name| format!(", against {name}")).unwrap_or_default();
+    let method = format!("bitnet_perfgate {}, seed {}{against}", suite(recording), recording.plan.seed);
     let mut result = vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)];
-    let judged: Vec<f64> =
-        comparisons.iter().filter(|c| c.verdict.is_some()).filter_map(|c| c.ratio).collect();
-    if !judged.is_empty() {
-        let mean = (judged.iter().map(|ratio| ratio.ln()).sum::<f64>() / judged.len() as f64).exp();
-        let worst = judged.iter().copied().fold(f64::MIN, f64::max);
-        result.push(format!(
-            "time against C++ {mean:.3} (geometric mean of {}), worst {worst:.3}",
-            judged.len()
-        ));
-    }
+    let kinds = [
+        (Against::Reference, "C++"),
+        (Against::Baseline, "baseline"),
+        (Against::Revision, "the other build"),
+    ];
+    result.extend(kinds.into_iter().filter_map(|(against, name)| speeds(comparisons, against, name)));
     let accuracy = rules
         .iter()
         .find(|rule| rule.name == "accuracy")
@@ -93,6 +195,15 @@ fn evidence(
     format!("method: {}; result: {}; reason: {}", part(&method), part(&result.join(", ")), part(&reason))
 }
 
+/// Geometric mean and worst of the judged time ratios of one kind.
+fn speeds(comparisons: &[Comparison], against: Against, name: &str) -> Option<String> {
+    let of_kind = comparisons.iter().filter(|c| c.against == against && c.meter == Meter::WallNs);
+    let judged: Vec<f64> = of_kind.filter(|c| c.verdict.is_some()).filter_map(|c| c.ratio).collect();
+    let worst = judged.iter().copied().reduce(f64::max)?;
+    let mean = (judged.iter().map(|ratio| ratio.ln()).sum::<f64>() / judged.len() as f64).exp();
+    Some(format!("time against {name} {mean:.3} (geometric mean of {}), worst {worst:.3}", judged.len()))
+}
+
 /// Which workloads: `28 workloads of the quick profile`, or `2 of the 28 ...` where they were chosen.
 fn suite(recording: &Recording) -> String {
     let (plan, n) = (&recording.plan, recording.plan.workloads.len() as u64);
@@ -103,21 +214,34 @@ fn suite(recording: &Recording) -> String {
     }
 }
 
+/// What might help. Nothing is applied.
 fn suggestions(recording: &Recording) -> Vec<String> {
     let mut found = Vec::new();
-    for launch in &recording.launches {
-        if let Some(disturbance) = launch.disturbance.filter(|share| *share >= 0.10) {
-            found.push(format!(
-                "{:.0} % of the samples of launch {} were disturbed by other work: close other programs, or raise --iterations",
-                disturbance * 100.0,
-                launch.index
-            ));
-        }
+    let disturbed: Vec<f64> = recording
+        .launches
+        .iter()
+        .filter_map(|launch| launch.disturbance.filter(|share| *share >= 0.10))
+        .collect();
+    if let Some(worst) = disturbed.iter().copied().reduce(f64::max) {
+        found.push(format!(
+            "{} of {} launches were disturbed by other work, up to {:.0} % of their samples: close other programs, raise --iterations, or use --counts instructions",
+            disturbed.len(),
+            recording.launches.len(),
+            worst * 100.0
+        ));
     }
-    for skipped in &recording.skipped {
-        if skipped.reason.contains("optimisation level") {
-            found.push(format!("{}: build with --release", skipped.what));
-        }
-    }
+    let unoptimised =
+        recording.skipped.iter().filter(|skipped| skipped.reason.contains("optimisation level"));
+    found.extend(unoptimised.map(|skipped| format!("{}: build with --release", skipped.what)));
+    let slow_target = recording
+        .skipped
+        .iter()
+        .find(|skipped| skipped.what.starts_with("rust-") && skipped.reason.contains("this CPU"));
+    found.extend(slow_target.map(|skipped| {
+        format!(
+            "{} cannot run here ({}): a lost target feature makes everything slower",
+            skipped.what, skipped.reason
+        )
+    }));
     found
 }

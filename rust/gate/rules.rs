@@ -1,22 +1,12 @@
 //! Rule by rule: does the evidence show that it holds, that it is broken, or neither?
 
-use super::compare;
+use super::compare::{self, Setting};
 use super::policy::Policy;
-use super::verdict::{AgreementSummary, Answer, Comparison, RuleAnswer, Validation};
-use crate::record::{Accuracy, Meter, PlannedWorkload, Recording};
-
-/// What everybody is compared with.
-const ORACLE: &str = "rust-scalar";
-
-/// The subject the verdict depends on: the fastest Rust backend that could run, whether or not it took part.
-pub(super) fn required_subject(recording: &Recording) -> Option<&str> {
-    recording.plan.required.iter().map(String::as_str).find(|name| name.starts_with("rust-"))
-}
-
-/// The reference the verdict depends on, likewise.
-fn required_reference(recording: &Recording) -> Option<&str> {
-    recording.plan.required.iter().map(String::as_str).find(|name| name.starts_with("cpp-"))
-}
+use super::roles::{ORACLE, over_a_file, required_backends, required_subject, skipped_reason};
+use super::verdict::{Against, AgreementSummary, Answer, Comparison, RuleAnswer, Severity};
+use super::{Baseline, history};
+use crate::record::{Accuracy, Meter, Recording};
+use crate::stats;
 
 /// Every agreement of the recording, in numbers.
 pub(super) fn agreement_summary(recording: &Recording) -> AgreementSummary {
@@ -53,9 +43,9 @@ pub(super) fn accuracy(recording: &Recording, policy: &Policy) -> RuleAnswer {
     }
     // The oracle's own accuracy says nothing of the others: each required backend that takes part brings its own;
     // one that does not take part is the business of completeness.
-    let subject = required_subject(recording);
+    let subject = required_subject(recording, policy);
     let takes_part = |name: &&String| recording.plan.backends.iter().any(|backend| backend.name == **name);
-    let required: Vec<&String> = recording.plan.required.iter().filter(takes_part).collect();
+    let required: Vec<&String> = required_backends(recording, policy).iter().filter(takes_part).collect();
     let mut lowest: Option<(f64, &str)> = None;
     for (format, floor) in &policy.accuracy.floor_percent {
         let prefix = format!("accuracy/{format}/");
@@ -94,34 +84,98 @@ pub(super) fn reference_speed(recording: &Recording, comparisons: &[Comparison])
     if let Some(reason) = skipped_reason(recording, "cpp-*") {
         return rule(name, Some(Answer::Neutral), format!("not judged: {reason}"));
     }
-    let judged: Vec<(&Comparison, Answer)> = comparisons
-        .iter()
-        .filter_map(|comparison| comparison.verdict.map(|answer| (comparison, answer)))
+    let judged = comparisons.iter().filter(|comparison| comparison.against == Against::Reference);
+    sum_up(name, judged, "nothing was timed against the C++ reference")
+}
+
+/// No required workload became slower by a severity that fails.
+pub(super) fn regression(
+    baseline: &Baseline<'_>,
+    comparisons: &[Comparison],
+    policy: &Policy,
+    noise: Option<f64>,
+) -> RuleAnswer {
+    let name = "regression";
+    let against = match baseline {
+        Baseline::NotAsked => return rule(name, None, "no baseline was given".into()),
+        Baseline::Missing { reason, command } => {
+            let reason = format!("{reason}; `{command}` records one");
+            return rule(name, Some(Answer::Neutral), reason);
+        }
+        Baseline::Sessions { void: Some(why), .. } => {
+            return rule(name, Some(Answer::Neutral), format!("not comparable: {why}"));
+        }
+        Baseline::Sessions { .. } => Against::Baseline,
+        Baseline::Revision { .. } => Against::Revision,
+    };
+    let judged = || comparisons.iter().filter(move |comparison| comparison.against == against);
+    let mut answer = sum_up(name, judged(), "nothing was compared with it");
+    let changes: Vec<f64> = judged()
+        .filter(|comparison| comparison.required && comparison.meter == Meter::WallNs)
+        .filter_map(|comparison| comparison.ratio.map(f64::ln))
         .collect();
+    let noise = noise.unwrap_or(policy.severity.minor.ln_1p() / 3.0);
+    if let Ok(Some(shift)) = stats::suite_shift(&changes, noise) {
+        let factor = shift.median.exp();
+        answer.reason = format!(
+            "{}; suite-wide shift: {:.0} % of the workloads moved together by {factor:.3}, look at the machine and the build flags first",
+            answer.reason,
+            shift.share * 100.0
+        );
+    }
+    answer
+}
+
+/// Fails if one of them fails, is neutral if one of them is, passes if all do.
+fn sum_up<'a>(name: &str, comparisons: impl Iterator<Item = &'a Comparison>, none: &str) -> RuleAnswer {
+    let judged: Vec<(&Comparison, Answer)> =
+        comparisons.filter_map(|comparison| comparison.verdict.map(|answer| (comparison, answer))).collect();
     let of = |wanted: Answer| {
         judged.iter().filter(move |(_, answer)| *answer == wanted).map(|(comparison, _)| *comparison)
     };
-    let (failed, unsure, passed) =
-        (of(Answer::Fail).count(), of(Answer::Neutral).count(), of(Answer::Pass).count());
-    let first =
-        |answer| of(answer).next().map(|c| format!("{}: {}", c.workload, c.reason)).unwrap_or_default();
-    if failed > 0 {
-        let reason =
-            format!("{failed} of {} workloads are too slow; first {}", judged.len(), first(Answer::Fail));
+    let (failed, unsure) = (of(Answer::Fail).count(), of(Answer::Neutral).count());
+    let worst = |answer| {
+        let worst = of(answer).max_by(|a, b| a.ratio.unwrap_or(0.0).total_cmp(&b.ratio.unwrap_or(0.0)));
+        worst.map(|c| format!("{} on {}: {}", c.workload, c.subject, c.reason)).unwrap_or_default()
+    };
+    let n = judged.len();
+    if n == 0 {
+        rule(name, Some(Answer::Neutral), none.into())
+    } else if failed > 0 {
+        let reason = format!("{failed} of {n} comparisons are too slow; worst {}", worst(Answer::Fail));
         rule(name, Some(Answer::Fail), reason)
-    } else if judged.is_empty() {
-        rule(name, Some(Answer::Neutral), "nothing was timed against the C++ reference".into())
     } else if unsure > 0 {
-        let reason =
-            format!("{unsure} of {} workloads are undecided; first {}", judged.len(), first(Answer::Neutral));
+        let reason = format!("{unsure} of {n} comparisons are undecided; worst {}", worst(Answer::Neutral));
         rule(name, Some(Answer::Neutral), reason)
     } else {
-        rule(name, Some(Answer::Pass), format!("{passed} of {passed} workloads are within the limit"))
+        rule(name, Some(Answer::Pass), format!("{n} of {n} comparisons are within the limit"))
     }
 }
 
+/// Peak memory against the accepted recordings.
+pub(super) fn memory(recording: &Recording, baseline: &Baseline<'_>, policy: &Policy) -> RuleAnswer {
+    let name = "memory";
+    let Baseline::Sessions { sessions, void: None, .. } = baseline else {
+        return rule(name, None, "no accepted recording to compare peak memory with".into());
+    };
+    let Some(growth) = history::peak_memory(recording, sessions).map(|ratio| ratio - 1.0) else {
+        return rule(name, Some(Answer::Neutral), "peak memory is not in both recordings".into());
+    };
+    let percent = growth * 100.0;
+    let limit = policy.memory.growth * 100.0;
+    let (answer, words) = match growth > policy.memory.growth {
+        true if policy.fail_on.core > Severity::Minor => {
+            (Answer::Pass, "a minor regression, not red by fail_on")
+        }
+        true => (Answer::Fail, "a minor regression"),
+        false => (Answer::Pass, "within the limit"),
+    };
+    rule(name, Some(answer), format!("peak memory {percent:+.1} % (allowed {limit:+.0} %): {words}"))
+}
+
 /// The best SIMD backend must be surely ahead of the scalar one wherever both were timed on products.
-pub(super) fn simd_ahead(recording: &Recording, subject: Option<&str>, policy: &Policy) -> RuleAnswer {
+pub(super) fn simd_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAnswer {
+    let recording = setting.recording;
     let name = "simd-ahead-of-scalar";
     let Some(subject) = subject.filter(|subject| *subject != ORACLE) else {
         return rule(name, None, "no SIMD backend takes part".into());
@@ -136,8 +190,7 @@ pub(super) fn simd_ahead(recording: &Recording, subject: Option<&str>, policy: &
             other.workload == series.workload && other.backend == ORACLE && other.meter == Meter::WallNs
         });
         let Some(scalar) = scalar else { continue };
-        let comparison = compare::pair(series, Some(scalar), policy);
-        let Some([lower, upper]) = comparison.interval else { continue };
+        let Some([lower, upper]) = compare::interval(setting, series, scalar) else { continue };
         n += 1;
         if lower >= 1.0 {
             let reason = format!(
@@ -167,126 +220,6 @@ pub(super) fn simd_ahead(recording: &Recording, subject: Option<&str>, policy: &
             rule(name, Some(Answer::Pass), reason)
         }
     }
-}
-
-/// Whether everything that was asked for was measured: one named condition each.
-pub(super) fn completeness(recording: &Recording, policy: &Policy) -> Vec<Validation> {
-    let planned = &recording.plan.workloads;
-    let condition = |name: &str, problem: Option<String>, fine: String| Validation {
-        name: name.into(),
-        ok: problem.is_none(),
-        reason: problem.unwrap_or(fine),
-    };
-    vec![
-        condition("interrupted", recording.incomplete.clone(), "the plan was carried out".into()),
-        condition(
-            "empty-suite",
-            planned.is_empty().then(|| "no workload was planned".into()),
-            format!("{} workloads planned", planned.len()),
-        ),
-        condition(
-            "categories",
-            missing_category(recording, policy),
-            format!("required: {}", policy.required.categories.join(", ")),
-        ),
-        condition(
-            "subject",
-            missing_backend(recording, required_subject(recording), "Rust backend"),
-            format!("the verdict is about {}", required_subject(recording).unwrap_or_default()),
-        ),
-        condition(
-            "reference",
-            missing_backend(recording, required_reference(recording), "C++ reference"),
-            format!("compared with {}", required_reference(recording).unwrap_or_default()),
-        ),
-        condition(
-            "requested",
-            missing_request(recording),
-            "every backend asked for by name was compared".into(),
-        ),
-        condition(
-            "crossval-data",
-            missing_agreement(recording),
-            "every planned workload of every required backend was compared with the oracle".into(),
-        ),
-        condition("timing-data", missing_timing(recording), "every planned workload was timed".into()),
-    ]
-}
-
-/// A required category counts when work on weights of it was planned; a call's overhead alone is no kernel.
-fn missing_category(recording: &Recording, policy: &Policy) -> Option<String> {
-    let on_weights = |workload: &PlannedWorkload| {
-        ["quantize/", "dequantize/", "matmul/", "linear/"].iter().any(|kind| workload.id.contains(kind))
-    };
-    let covered = |wanted: &String| {
-        recording.plan.workloads.iter().any(|workload| workload.category == *wanted && on_weights(workload))
-    };
-    let missing = policy.required.categories.iter().find(|wanted| !covered(wanted))?;
-    Some(format!("no workload on weights of the required category {missing} was planned"))
-}
-
-fn missing_backend(recording: &Recording, required: Option<&str>, what: &str) -> Option<String> {
-    let Some(name) = required else {
-        let why = skipped_reason(recording, "cpp-*").unwrap_or("none can run here");
-        return Some(format!("no {what} took part: {why}"));
-    };
-    if recording.plan.backends.iter().any(|backend| backend.name == name) {
-        return None;
-    }
-    let why = skipped_reason(recording, name).or_else(|| skipped_reason(recording, "cpp-*"));
-    Some(format!("{name} did not take part: {}", why.unwrap_or("no reason was recorded")))
-}
-
-/// A backend asked for by name, for which nothing was compared. The oracle is compared with nobody.
-fn missing_request(recording: &Recording) -> Option<String> {
-    let compared = |name: &String| {
-        name == ORACLE || recording.agreements.iter().any(|row| row.backend == *name && row.compared > 0)
-    };
-    let missing = recording.plan.requested.iter().find(|name| !compared(name))?;
-    let why = skipped_reason(recording, missing).unwrap_or("it supports nothing that was asked");
-    Some(format!("{missing} was asked for and nothing was compared: {why}"))
-}
-
-/// A planned workload that a required backend was not compared on.
-fn missing_agreement(recording: &Recording) -> Option<String> {
-    for name in recording.plan.required.iter().filter(|name| *name != ORACLE) {
-        let compared =
-            |id: &str| recording.agreements.iter().any(|row| row.workload == id && row.backend == *name);
-        if let Some(workload) = recording.plan.workloads.iter().find(|workload| !compared(&workload.id)) {
-            return Some(format!("{} of {name} was not compared with the oracle", workload.id));
-        }
-    }
-    None
-}
-
-/// A planned workload that the subject was not timed on. Over a file only one tensor of each shape is timed.
-fn missing_timing(recording: &Recording) -> Option<String> {
-    let subject =
-        required_subject(recording).filter(|_| recording.plan.launches > 0 && !over_a_file(recording))?;
-    let timed =
-        |id: &str| recording.series.iter().any(|series| series.workload == id && series.backend == subject);
-    let workload = recording.plan.workloads.iter().find(|workload| !timed(&workload.id))?;
-    Some(format!("{} was not timed on {subject}", workload.id))
-}
-
-/// The rule that sums up the validations.
-pub(super) fn completeness_rule(validation: &[Validation]) -> RuleAnswer {
-    match validation.iter().find(|condition| !condition.ok) {
-        Some(condition) => {
-            rule("completeness", Some(Answer::Neutral), format!("{}: {}", condition.name, condition.reason))
-        }
-        None => rule("completeness", Some(Answer::Pass), "everything required was measured".into()),
-    }
-}
-
-/// The reason under which `what` was skipped.
-fn skipped_reason<'a>(recording: &'a Recording, what: &str) -> Option<&'a str> {
-    recording.skipped.iter().find(|skipped| skipped.what == what).map(|skipped| skipped.reason.as_str())
-}
-
-/// Whether the weights came from a model file.
-pub(super) fn over_a_file(recording: &Recording) -> bool {
-    recording.plan.workloads.iter().any(|workload| workload.id.starts_with("file:"))
 }
 
 fn rule(name: &str, verdict: Option<Answer>, reason: String) -> RuleAnswer {

@@ -1,6 +1,6 @@
 //! The verdict document, schema `bitnet-perfgate/verdict/1`.
 
-use crate::record::{Accuracy, AgreementRow, Skipped};
+use crate::record::{Accuracy, AgreementRow, Meter, Skipped};
 use serde::{Deserialize, Serialize};
 
 /// The schema this version writes.
@@ -73,6 +73,44 @@ pub struct SeverityRange {
     pub at_least: Severity,
 }
 
+/// Against what a subject is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Against {
+    /// The C++ reference, interleaved in the same blocks.
+    Reference,
+    /// Accepted recordings of earlier days.
+    Baseline,
+    /// Another build of the same backend, interleaved in the same blocks.
+    Revision,
+}
+
+impl Against {
+    /// `reference`, `baseline`, `revision`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+            Self::Baseline => "baseline",
+            Self::Revision => "revision",
+        }
+    }
+}
+
+/// What the first measurement of a workload said, before it was measured afresh.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FirstStage {
+    /// Its ratio.
+    pub ratio: f64,
+    /// Its bounds.
+    pub interval: [f64; 2],
+    /// Its certainty.
+    pub certainty: Certainty,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 /// One subject against one other side on one workload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
@@ -80,23 +118,32 @@ pub struct Comparison {
     pub workload: String,
     /// The subject.
     pub subject: String,
-    /// Against whom: `reference`.
-    pub against: String,
+    /// Against what.
+    pub against: Against,
     /// The other side's backend.
     pub other: String,
+    /// What was compared.
+    pub meter: Meter,
     /// Whether the verdict depends on it.
     pub required: bool,
-    /// Answer by the C++ rule of its category; `None` where no rule applies.
+    /// The answer; `None` where no rule applies.
     pub verdict: Option<Answer>,
-    /// Time of the subject over time of the other side; `None` without a usable block.
+    /// Time (or count) of the subject over that of the other side; against a baseline, today's ratio to the reference
+    /// over the baseline's. `None` without a usable block.
     pub ratio: Option<f64>,
+    /// Against a baseline: today's time over the baseline's, the reference left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_ratio: Option<f64>,
     /// Bounds of the ratio, each wrong with probability at most alpha; `None` with too few blocks.
     pub interval: Option<[f64; 2]>,
+    /// The largest ratio that is no failure; `None` where no rule applies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f64>,
     /// How sure.
     pub certainty: Certainty,
     /// How much slower, if slower.
     pub severity: Option<SeverityRange>,
-    /// Smallest detectable effect; comes with the full regression statistics.
+    /// Smallest slow-down (ratio - 1) that this design would have found beyond the limit in 8 of 10 runs.
     pub mde: Option<f64>,
     /// Median over blocks of the fastest call of the subject, in ns.
     pub subject_ns: Option<f64>,
@@ -106,8 +153,14 @@ pub struct Comparison {
     pub n_blocks: usize,
     /// Processes they come from.
     pub n_launches: usize,
-    /// 1: the first measurement.
+    /// Accepted recordings compared with; 0 unless against a baseline.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_baselines: usize,
+    /// 1: the first measurement. 2: measured afresh because the first looked too slow, and judged by that alone.
     pub stage: u8,
+    /// What the first measurement said, where the second one is judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_stage: Option<FirstStage>,
     /// Why this answer.
     pub reason: String,
 }
@@ -115,7 +168,7 @@ pub struct Comparison {
 /// One rule and what the evidence says of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleAnswer {
-    /// `agreement`, `accuracy`, `reference-speed`, `simd-ahead-of-scalar`, `completeness`.
+    /// `agreement`, `accuracy`, `reference-speed`, `regression`, `simd-ahead-of-scalar`, `memory`, `completeness`.
     pub name: String,
     /// The answer; `None` where the rule does not apply, with the reason.
     pub verdict: Option<Answer>,
@@ -148,7 +201,8 @@ pub struct Validation {
 /// Who should look next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `retry`.
+    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `retry`,
+    /// `review-performance-benchmark`.
     pub next: String,
     /// Why.
     pub reason: String,
@@ -196,7 +250,7 @@ pub struct Verdict {
     pub commands: Vec<String>,
     /// The recording, by file name.
     pub recording: Option<String>,
-    /// The baseline; `None`: no regression was judged.
+    /// The baseline or the other revision; `None`: no regression was judged.
     pub baseline: Option<String>,
     /// The policy.
     pub policy: PolicySource,

@@ -6,11 +6,13 @@
 //! first timed sample: the [`Plan`] by the caller, the [`Schedule`] (iterations per sample, number of blocks)
 //! by one untimed calibration. Raw samples come back; nothing is removed, averaged or judged here.
 
+mod affinity;
 mod fingerprint;
 mod group;
 mod meters;
 mod plan;
 
+pub use affinity::pin_to_least_busy_cpu;
 pub use fingerprint::{Compiler, CpuFacts, Fingerprint, parse_cpuinfo};
 pub use group::{
     BlockNote, GroupSamples, Observer, Progress, Sample, Side, disturbance, measure_group, measure_pair,

@@ -5,26 +5,24 @@
 //! `RuntimeError` that asks for a report.
 
 mod documents;
+mod runs;
 
-use crate::backends::{self, Backend};
+use crate::backends;
 use crate::bitnet::model::config::ModelConfig;
 use crate::bitnet::model::gguf::NewFile;
 use crate::bitnet::model::weights::{ModelFormat, write_model_to};
-use crate::campaign::{self, Cast, Request, Step, TimingPlan};
+use crate::campaign;
 use crate::record::{read_recording, write_recording};
-use crate::session;
 use crate::workloads::catalog::Profile;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use serde::Deserialize;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 create_exception!(
     bitnet_perfgate,
@@ -38,120 +36,6 @@ create_exception!(
     PyOSError,
     "A file cannot be opened, read or written; the message names it."
 );
-
-/// The reason a campaign is stopped with when a signal arrives.
-const INTERRUPTED: &str = "interrupted";
-
-/// Options of a run, as the Python side sends them.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RunOptions {
-    profile: String,
-    seed: u64,
-    categories: Vec<String>,
-    workloads: Vec<String>,
-    backends: Vec<String>,
-    plugins: Vec<PathBuf>,
-    model: Option<PathBuf>,
-    skip_cpp: bool,
-    timing: bool,
-    iterations: u32,
-    warmup: u32,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self {
-            profile: "quick".into(),
-            seed: 42,
-            categories: Vec::new(),
-            workloads: Vec::new(),
-            backends: Vec::new(),
-            plugins: Vec::new(),
-            model: None,
-            skip_cpp: false,
-            timing: true,
-            iterations: 1,
-            warmup: 1,
-        }
-    }
-}
-
-impl RunOptions {
-    fn parse(options: &str) -> PyResult<Self> {
-        serde_json::from_str(options).map_err(|why| input_error(format!("options: {why}")))
-    }
-
-    fn request(&self) -> PyResult<Request> {
-        let profile = Profile::by_name(&self.profile).ok_or_else(|| {
-            input_error(format!("no profile is called {:?}; known: quick, full", self.profile))
-        })?;
-        if self.iterations == 0 {
-            return Err(input_error("iterations is 0, expected at least 1"));
-        }
-        let plan = TimingPlan { warmup_calls: self.warmup, ..TimingPlan::standard().times(self.iterations) };
-        plan.check().map_err(input_error)?;
-        if self.model.is_some() && !self.workloads.is_empty() {
-            let why = "a model file brings its own workloads: name either the model or workload ids";
-            return Err(input_error(why));
-        }
-        Ok(Request {
-            profile,
-            seed: self.seed,
-            categories: self.categories.clone(),
-            workloads: self.workloads.clone(),
-            model: self.model.clone(),
-            timing: self.timing.then_some(plan),
-        })
-    }
-
-    fn cast(&self) -> PyResult<Cast> {
-        let mut chosen = if self.backends.is_empty() {
-            backends::all()
-        } else {
-            self.backends
-                .iter()
-                .map(|name| backends::by_name(name))
-                .collect::<Result<_, _>>()
-                .map_err(input_error)?
-        };
-        let plugins = load_plugins(&self.plugins)?;
-        let names = plugins.iter().map(|plugin| plugin.name().to_owned());
-        let requested = self.backends.iter().cloned().chain(names).collect();
-        chosen.extend(plugins);
-        let cast = Cast::new(chosen).requested(requested);
-        Ok(if self.skip_cpp { cast.without_cpp() } else { cast })
-    }
-}
-
-#[cfg(feature = "ffi")]
-fn load_plugins(paths: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
-    let mut loaded: Vec<Arc<dyn Backend>> = Vec::new();
-    for path in paths {
-        for backend in backends::plugin::load(path).map_err(input_error)? {
-            if loaded.iter().any(|other| other.name() == backend.name()) {
-                return Err(input_error(format!(
-                    "{}: a plugin called {} is already loaded",
-                    path.display(),
-                    backend.name()
-                )));
-            }
-            loaded.push(Arc::new(backend));
-        }
-    }
-    Ok(loaded)
-}
-
-#[cfg(not(feature = "ffi"))]
-fn load_plugins(paths: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
-    match paths.first() {
-        None => Ok(Vec::new()),
-        Some(path) => Err(input_error(format!(
-            "{}: this build lacks the cargo feature ffi: no plugins",
-            path.display()
-        ))),
-    }
-}
 
 fn input_error(why: impl Display) -> PyErr {
     InputError::new_err(why.to_string())
@@ -204,54 +88,9 @@ fn tell(
                 if !error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py) {
                     *failure = Some(error);
                 }
-                ControlFlow::Break(INTERRUPTED.to_owned())
+                ControlFlow::Break(campaign::worker::INTERRUPTED.to_owned())
             }
         }
-    })
-}
-
-/// What [`run`] would do, as a recording (JSON text) that holds the plan and nothing measured. `options` as there.
-#[pyfunction]
-fn plan(py: Python<'_>, options: &str) -> PyResult<String> {
-    let options = RunOptions::parse(options)?;
-    let (request, cast) = (options.request()?, options.cast()?);
-    guarded(py, move || json(&campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?))
-}
-
-/// Measures and judges. `options` is a JSON object; `progress(done, total, fraction, what, phase)` is called between
-/// steps. Returns the recording and the verdict as JSON text; an interrupted run returns what it has, with
-/// `incomplete: "interrupted"`.
-#[pyfunction]
-#[pyo3(signature = (options, progress=None))]
-fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(String, String)> {
-    let options = RunOptions::parse(options)?;
-    let (request, cast) = (options.request()?, options.cast()?);
-    guarded(py, move || {
-        let mut failure = None;
-        // Kept: a wish to stop that comes with a workload's last block ends the campaign at the next step.
-        let mut flow = ControlFlow::Continue(());
-        let mut watcher = |step: &Step<'_>| {
-            if flow.is_continue() {
-                let arguments = (step.done, step.total, step.fraction, step.what, step.phase.name());
-                flow = tell(progress.as_ref(), arguments, &mut failure);
-            }
-            flow.clone()
-        };
-        let outcome = session::run(&request, &cast, &mut watcher).map_err(|why| typed_error(&why))?;
-        match failure {
-            Some(error) => Err(error),
-            None => Ok((json(&outcome.recording)?, json(&outcome.verdict)?)),
-        }
-    })
-}
-
-/// Judges a recording again. `recording` is JSON text. Returns the verdict as JSON text.
-#[pyfunction]
-fn judge(py: Python<'_>, recording: &str) -> PyResult<String> {
-    guarded(py, || {
-        let recording = crate::record::parse_recording(Path::new("recording"), recording.as_bytes())
-            .map_err(|why| typed_error(&why))?;
-        json(&crate::gate::judge(&recording, &crate::gate::Policy::default(), "defaults"))
     })
 }
 
@@ -289,7 +128,7 @@ fn load_recording(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 fn doctor(py: Python<'_>, plugins: Vec<PathBuf>) -> PyResult<String> {
     guarded(py, || {
         let mut known = backends::all();
-        known.extend(load_plugins(&plugins)?);
+        known.extend(campaign::load(&plugins).map_err(input_error)?);
         json(&documents::doctor(&known))
     })
 }
@@ -329,7 +168,7 @@ impl Write for Stoppable<'_> {
             *self.stopped.borrow_mut() = Some(signal);
         }
         if self.stopped.borrow().is_some() {
-            return Err(std::io::Error::other(INTERRUPTED));
+            return Err(std::io::Error::other(campaign::worker::INTERRUPTED));
         }
         self.file.write(bytes)
     }
@@ -384,9 +223,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
-    module.add_function(wrap_pyfunction!(plan, module)?)?;
-    module.add_function(wrap_pyfunction!(run, module)?)?;
-    module.add_function(wrap_pyfunction!(judge, module)?)?;
+    runs::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;
     module.add_function(wrap_pyfunction!(save_recording, module)?)?;
     module.add_function(wrap_pyfunction!(load_recording, module)?)?;

@@ -8,16 +8,22 @@
 //! |---|---|
 //! | `recording` | the document |
 //! | `series` | one column set per workload, backend and meter, and how samples become one |
+//! | `compatible` | can two recordings be compared at all |
+//! | `merge` | one recording out of several launches |
 //! | `check` | what must be true of a recording beyond its types |
 //! | `file` | reading with errors a person can act on, writing that leaves the old file or the new one |
 
 mod check;
+mod compatible;
 mod file;
+mod merge;
 mod recording;
 mod series;
 
 pub use check::Invalid;
+pub use compatible::{Mismatch, mismatches};
 pub use file::{MAX_RECORDING_BYTES, RecordError, parse_recording, read_recording, write_recording};
+pub use merge::{MergeError, merge};
 pub use recording::{
     Accuracy, AgreementRow, Backend, Extra, FirstMismatch, Launch, Memory, PlanRecord, PlannedWorkload,
     Recording, SCHEMA, Skipped, Tool, Work, now_utc,

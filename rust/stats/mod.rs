@@ -1,23 +1,42 @@
 //! What numbers mean: float64 slices in, estimates out. Knows nothing of clocks, backends or files.
 //!
-//! The walk of one comparison: raw samples -> [`block_minima_log_ratios`] -> [`hodges_lehmann`] (how much) and
-//! [`signed_rank_interval`] (how sure). [`median`] and [`quantile`] are for tables. What is implemented, what is
-//! not yet, and what was measured about it stands in `docs/STATISTICS.md`.
+//! | file | answers |
+//! |---|---|
+//! | `blocks` | raw samples to one log-ratio per block |
+//! | `hodges_lehmann`, `signed_rank` | how much, and how sure, within the blocks at hand |
+//! | `effect` | the same over several launches, never surer than A/A results allow |
+//! | `sequential` | bounds that hold whenever one stops |
+//! | `prediction` | is today like the earlier sessions |
+//! | `power` | what a design can see |
+//! | `suite` | many workloads at once |
+//! | `quantile`, `normal`, `student` | what the others need |
 //!
-//! Nothing here invents a number: too little data is [`Interval::NotEnough`], and a value that has no
-//! logarithm or is not finite is an error with its place.
+//! Nothing here invents a number: too little data is `None` or [`Interval::NotEnough`], and a value that has no
+//! logarithm or is not finite is an error with its place. What was measured about it stands in `docs/STATISTICS.md`.
 
 mod blocks;
+mod effect;
 mod hodges_lehmann;
 mod normal;
+mod power;
+mod prediction;
 mod quantile;
+mod sequential;
 mod signed_rank;
+mod student;
+mod suite;
 
 pub use blocks::{BlockRatios, Column, block_minima_log_ratios};
+pub use effect::{ENOUGH_AA, Effect, aa_floor, aa_scale, effect};
 pub use hodges_lehmann::{MAX_OBSERVATIONS, hodges_lehmann};
 pub use normal::normal_quantile;
+pub use power::{Design, Spread, best_blocks_per_launch, launches_needed, minimum_detectable_effect, spread};
+pub use prediction::{Prediction, prediction_interval};
 pub use quantile::{median, quantile};
+pub use sequential::always_valid_bounds;
 pub use signed_rank::{EXACT_UP_TO, Interval, signed_rank_interval};
+pub use student::{student_quantile, student_tail};
+pub use suite::{Shift, benjamini_hochberg, suite_shift};
 
 /// Why an input has no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -8,7 +8,8 @@ use crate::backends::WeightRule;
 use crate::bitnet::formats::{Layout, WeightFormat};
 
 /// How much to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// The main questions in about a minute.
     Quick,

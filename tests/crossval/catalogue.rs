@@ -53,7 +53,7 @@ fn a_kernel_that_stops_computing_is_not_timed() {
     let row = recording.agreements.iter().find(|row| row.backend == "rust-spoiled").expect("a row");
     assert!(!row.holds(), "{row:?}");
     assert!(recording.series.iter().all(|series| series.backend != "rust-spoiled"));
-    assert_eq!(gate::judge(&recording, &Policy::default(), "defaults").verdict, Answer::Fail);
+    assert_eq!(gate::judge(&gate::Case::alone(&recording, &Policy::default())).verdict, Answer::Fail);
 }
 
 /// Every pair is compared, every one to the bit, and nothing is left out.
@@ -157,7 +157,7 @@ fn wrong_products_are_seen_placed_and_named() {
         assert!(row.cause.as_deref().unwrap_or_default().contains(cause), "{fault}: {:?}", row.cause);
         let first = row.first_mismatch.as_ref().expect("a first mismatch");
         assert!(first.index <= place, "{fault}: first at {}", first.index);
-        let verdict = gate::judge(&recording, &Policy::default(), "defaults");
+        let verdict = gate::judge(&gate::Case::alone(&recording, &Policy::default()));
         assert_eq!(verdict.verdict, Answer::Fail, "{fault}");
         assert_eq!(verdict.route.next, "crossval-specialist", "{fault}");
     }

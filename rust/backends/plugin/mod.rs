@@ -55,8 +55,14 @@ pub enum PluginError {
 /// Loading runs the library's initialisers: load only what you would run. It runs in this process, which it can bring
 /// down. If its code changes the floating-point mode of the calling thread, the mode is put back and the file refused.
 pub fn load(path: &Path) -> Result<Vec<ContractBackend>, PluginError> {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    load_as(path, &stem)
+}
+
+/// The same with names `<its name>@<label>`: two builds of one library are told apart by their labels.
+pub fn load_as(path: &Path, label: &str) -> Result<Vec<ContractBackend>, PluginError> {
     let before = FpMode::now();
-    let mut loaded = open(path);
+    let mut loaded = open(path, label);
     // Refused files are closed by now; their destructors are covered too.
     if let Some(after) = before.put_back() {
         let change = format!("{before} to {after}");
@@ -67,7 +73,7 @@ pub fn load(path: &Path) -> Result<Vec<ContractBackend>, PluginError> {
 }
 
 /// Opens the file and asks for its backends.
-fn open(path: &Path) -> Result<Vec<ContractBackend>, PluginError> {
+fn open(path: &Path, label: &str) -> Result<Vec<ContractBackend>, PluginError> {
     let named = || path.to_path_buf();
     // A path without a separator would be searched in system folders; a plugin is always a file.
     let file =
@@ -82,8 +88,7 @@ fn open(path: &Path) -> Result<Vec<ContractBackend>, PluginError> {
     // SAFETY: the symbol's type is fixed by the header; only its presence can be checked.
     let entry: Entry = *unsafe { library.get::<Entry>(c"bitnet_backend_v1") }
         .map_err(|_| PluginError::NoEntry { path: named() })?;
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let backends = supplier::enumerate(entry, &Some(Arc::new(library)), |name| format!("{name}@{stem}"))
+    let backends = supplier::enumerate(entry, &Some(Arc::new(library)), |name| format!("{name}@{label}"))
         .map_err(|why| PluginError::Contract { path: named(), why })?;
     if backends.is_empty() {
         return Err(PluginError::Empty { path: named() });

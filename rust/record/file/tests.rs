@@ -28,7 +28,7 @@ fn golden_json() -> Value {
 }
 
 /// What a recording of one small run looks like when it is built from measurements.
-fn built() -> Recording {
+pub(in crate::record) fn built() -> Recording {
     let sample = |side, block, order, wall_ns| Sample {
         side,
         block,

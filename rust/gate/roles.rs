@@ -1,0 +1,49 @@
+//! Who is who in a recording: the oracle, the subject and the reference that the verdict depends on.
+
+use super::policy::Policy;
+use crate::record::{Recording, Series};
+
+/// What everybody is compared with.
+pub(super) const ORACLE: &str = "rust-scalar";
+
+/// The stop rule under which a workload that is decided gets no more launches.
+pub(crate) const ALWAYS_VALID: &str = "always-valid";
+
+/// Launches that every workload gets, however clear it looks: between-process variance needs a few.
+pub(crate) const LEAST_LAUNCHES: usize = 3;
+
+/// Names of the backends without which no verdict is a pass: the policy's, or the fastest of each language.
+pub(super) fn required_backends<'a>(recording: &'a Recording, policy: &'a Policy) -> &'a [String] {
+    match policy.required.backends.as_slice() {
+        [] => &recording.plan.required,
+        named => named,
+    }
+}
+
+/// The subject the verdict depends on: the fastest Rust backend that could run, whether or not it took part.
+pub(super) fn required_subject<'a>(recording: &'a Recording, policy: &'a Policy) -> Option<&'a str> {
+    let mut required = required_backends(recording, policy).iter().map(String::as_str);
+    required.find(|name| name.starts_with("rust-"))
+}
+
+/// The reference the verdict depends on, likewise.
+pub(super) fn required_reference<'a>(recording: &'a Recording, policy: &'a Policy) -> Option<&'a str> {
+    let mut required = required_backends(recording, policy).iter().map(String::as_str);
+    required.find(|name| name.starts_with("cpp-"))
+}
+
+/// The reason under which `what` was skipped.
+pub(super) fn skipped_reason<'a>(recording: &'a Recording, what: &str) -> Option<&'a str> {
+    recording.skipped.iter().find(|skipped| skipped.what == what).map(|skipped| skipped.reason.as_str())
+}
+
+/// Whether the weights came from a model file.
+pub(super) fn over_a_file(recording: &Recording) -> bool {
+    recording.plan.workloads.iter().any(|workload| workload.id.starts_with("file:"))
+}
+
+/// Category and class of a series' workload; empty if it was not planned.
+pub(super) fn kind_of<'a>(recording: &'a Recording, series: &Series) -> (&'a str, &'a str) {
+    let planned = recording.plan.workloads.iter().find(|planned| planned.id == series.workload);
+    planned.map_or(("", ""), |planned| (planned.category.as_str(), planned.class.as_str()))
+}
