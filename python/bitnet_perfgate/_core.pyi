@@ -1,11 +1,13 @@
 """The Rust core. Documents cross as JSON text; `bitnet_perfgate` is the face of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 
 __all__ = [
     "FileError",
     "InputError",
+    "TrialAnswers",
+    "TrialJudge",
     "__version__",
     "doctor",
     "identify",
@@ -49,3 +51,23 @@ def make_model(
     seed: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> str: ...
+
+class TrialJudge:
+    """The rules and the earlier A/A trials by which trials are judged; answers are JSON text."""
+
+    def __new__(
+        cls,
+        margin: float,
+        strict: bool,
+        calibration: str | None = None,
+        calibration_path: str | PathLike[str] | None = None,
+    ) -> TrialJudge: ...
+    def judge_text(self, trial: str) -> str: ...
+    def judge_file(self, path: str | PathLike[str]) -> str: ...
+    def judge_lines(self, path: str | PathLike[str]) -> TrialAnswers: ...
+
+class TrialAnswers(Iterator[str]):
+    """One answer for each line of a file."""
+
+    def __iter__(self) -> TrialAnswers: ...
+    def __next__(self) -> str: ...

@@ -6,6 +6,7 @@
 //! | `hodges_lehmann`, `signed_rank` | how much, and how sure, within the blocks at hand |
 //! | `effect` | the same over several launches, never surer than A/A results allow |
 //! | `sequential` | bounds that hold whenever one stops |
+//! | `unpaired` | two series taken one after the other |
 //! | `prediction` | is today like the earlier sessions |
 //! | `power` | what a design can see |
 //! | `suite` | many workloads at once |
@@ -25,6 +26,7 @@ mod sequential;
 mod signed_rank;
 mod student;
 mod suite;
+mod unpaired;
 
 pub use blocks::{BlockRatios, Column, block_minima_log_ratios};
 pub use effect::{ENOUGH_AA, Effect, aa_floor, aa_scale, effect};
@@ -37,6 +39,7 @@ pub use sequential::always_valid_bounds;
 pub use signed_rank::{EXACT_UP_TO, Interval, signed_rank_interval};
 pub use student::{student_quantile, student_tail};
 pub use suite::{Shift, benjamini_hochberg, suite_shift};
+pub use unpaired::{Unpaired, unpaired};
 
 /// Why an input has no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
