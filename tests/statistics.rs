@@ -6,8 +6,9 @@
 
 use bitnet_perfgate::rng::Rng;
 use bitnet_perfgate::stats::{
-    Column, Interval, block_minima_log_ratios, hodges_lehmann, normal_quantile, quantile,
-    signed_rank_interval,
+    Column, Design, Interval, Spread, always_valid_bounds, benjamini_hochberg, block_minima_log_ratios,
+    effect, hodges_lehmann, minimum_detectable_effect, normal_quantile, prediction_interval, quantile,
+    signed_rank_interval, student_quantile, student_tail, unpaired,
 };
 use serde::Deserialize;
 
@@ -17,6 +18,40 @@ struct Golden {
     normal_quantile: Vec<GoldenNormal>,
     signed_rank: Vec<GoldenSignedRank>,
     null_rank: Vec<GoldenRank>,
+    student_quantile: Vec<GoldenStudent>,
+    student_tail: Vec<GoldenStudent>,
+    prediction: Vec<GoldenPrediction>,
+    between: Vec<GoldenBetween>,
+    benjamini_hochberg: Vec<GoldenDiscoveries>,
+}
+
+#[derive(Deserialize)]
+struct GoldenStudent {
+    #[serde(alias = "p", alias = "t")]
+    at: f64,
+    freedom: f64,
+    expected: f64,
+}
+
+#[derive(Deserialize)]
+struct GoldenPrediction {
+    history: Vec<f64>,
+    new: f64,
+    bounds: [f64; 2],
+}
+
+/// Block log-ratios of five launches of twelve.
+#[derive(Deserialize)]
+struct GoldenBetween {
+    d: Vec<f64>,
+    half: f64,
+}
+
+#[derive(Deserialize)]
+struct GoldenDiscoveries {
+    p: Vec<f64>,
+    q: f64,
+    rejected: Vec<bool>,
 }
 
 #[derive(Deserialize)]
@@ -330,4 +365,169 @@ fn one_sided_autocorrelation_breaks_the_interval_of_one_process() {
     let rate = misses(2000, 0.0, run).rate();
     // Nominal 0.1 for both bounds together.
     assert!((0.4..0.9).contains(&rate), "missed in {rate} of all runs");
+}
+
+#[test]
+fn student_matches_scipy() {
+    let cases = golden().student_quantile;
+    assert_eq!(cases.len(), 56);
+    for GoldenStudent { at, freedom, expected } in cases {
+        let actual = student_quantile(at, freedom).expect("a probability");
+        let off = (actual - expected).abs() / expected.abs();
+        assert!(off < 1e-9, "p {at} freedom {freedom}: {actual}, SciPy {expected}");
+    }
+    let cases = golden().student_tail;
+    assert_eq!(cases.len(), 20);
+    for GoldenStudent { at, freedom, expected } in cases {
+        let actual = student_tail(at, freedom);
+        let off = (actual - expected).abs() / expected;
+        assert!(off < 1e-11, "t {at} freedom {freedom}: {actual}, SciPy {expected}");
+    }
+}
+
+#[test]
+fn predictions_match_scipy() {
+    let cases = golden().prediction;
+    assert_eq!(cases.len(), 4);
+    for GoldenPrediction { history, new, bounds } in cases {
+        let found = prediction_interval(&history, new, 0.05, 0.0).expect("finite").expect("two or more");
+        for (ours, theirs) in [(found.lower, bounds[0]), (found.upper, bounds[1])] {
+            assert!((ours - theirs).abs() < 1e-10, "{} sessions: {ours}, SciPy {theirs}", history.len());
+        }
+    }
+}
+
+#[test]
+fn half_widths_between_launches_match_scipy() {
+    let cases = golden().between;
+    assert_eq!(cases.len(), 4);
+    for GoldenBetween { d, half } in cases {
+        let launch: Vec<u32> = (0..60).map(|block| block / 12).collect();
+        let found = effect(&d, &launch, 0.05, 0.0).expect("finite").expect("enough");
+        let between = found.between.expect("five launches");
+        assert!((between - half).abs() < 1e-10, "{between}, SciPy {half}");
+    }
+}
+
+#[test]
+fn false_discoveries_match_scipy() {
+    let cases = golden().benjamini_hochberg;
+    assert_eq!(cases.len(), 9);
+    assert!(cases.iter().any(|case| case.rejected.contains(&true) && case.rejected.contains(&false)));
+    for GoldenDiscoveries { p, q, rejected } in cases {
+        assert_eq!(benjamini_hochberg(&p, q), rejected, "q {q}, {p:?}");
+    }
+}
+
+/// Counts misses of both bounds against what each may miss.
+fn assert_missed_at_most(what: &str, missed: [u32; 2], trials: u32, alpha: f64) {
+    let expected = alpha * f64::from(trials);
+    let allowed = expected + 4.0 * (expected * (1.0 - alpha)).sqrt();
+    for count in missed {
+        assert!(f64::from(count) <= allowed, "{what}: {missed:?} of {trials}, allowed {allowed}");
+    }
+}
+
+/// Launches that differ: the blocks alone are far too sure, the effect is not, on every noise.
+#[test]
+fn effects_cover_when_launches_differ() {
+    let trials = 400;
+    for (name, noise) in NOISES {
+        for launches in [3_u32, 5, 10] {
+            let mut rng = Rng::for_part(23, name);
+            let (mut missed, mut within_missed, mut exceeded) = ([0; 2], 0, 0);
+            for _ in 0..trials {
+                let (mut d, mut launch) = (Vec::new(), Vec::new());
+                for index in 0..launches {
+                    let own = 0.03 * rng.normal();
+                    d.extend(simulate(&mut rng, 8, 0.05 + own, Order::Random, noise, |_| 0.0));
+                    launch.extend([index; 8]);
+                }
+                let found = effect(&d, &launch, 0.05, 0.0).expect("finite").expect("enough");
+                missed[0] += u32::from(found.lower > 0.05);
+                missed[1] += u32::from(found.upper < 0.05);
+                within_missed += u32::from(found.within[0] > 0.05 || found.within[1] < 0.05);
+                exceeded += u32::from(found.lower > 0.05 + 0.12);
+            }
+            assert_missed_at_most(&format!("{name}, {launches} launches"), missed, trials, 0.05);
+            assert!(within_missed > trials / 5, "{name}: blocks alone missed only {within_missed}");
+            assert_eq!(exceeded, 0, "{name}");
+        }
+    }
+}
+
+/// Looking after every block and stopping at the first exclusion: still wrong at most alpha of the time.
+#[test]
+fn bounds_hold_whenever_one_stops() {
+    let trials = 400;
+    for (name, noise) in NOISES {
+        let mut rng = Rng::for_part(29, name);
+        let (mut ever, mut fixed_ever) = (0, 0);
+        for _ in 0..trials {
+            let d = simulate(&mut rng, 60, 0.02, Order::Random, noise, |_| 0.0);
+            let excludes =
+                |bounds: Option<[f64; 2]>| bounds.is_some_and(|[low, high]| low > 0.02 || high < 0.02);
+            ever +=
+                u32::from((7..=60).any(|n| excludes(always_valid_bounds(&d[..n], 0.05).expect("finite"))));
+            let fixed = |n: usize| match signed_rank_interval(&d[..n], 0.05) {
+                Ok(Interval::Bounds { lower, upper, .. }) => Some([lower, upper]),
+                _ => None,
+            };
+            fixed_ever += u32::from((12..=60).step_by(8).any(|n| excludes(fixed(n))));
+        }
+        assert_missed_at_most(name, [ever; 2], trials, 0.05);
+        // Why they exist: bounds made for one look are wrong far more often when looked at again and again.
+        assert!(fixed_ever > trials / 6, "{name}: {fixed_ever}");
+    }
+}
+
+/// The design that `minimum_detectable_effect` promises 80 % for confirms about that often.
+#[test]
+fn detectable_effects_are_confirmed_as_often_as_promised() {
+    let truth = Spread { between: 0.02, within: 0.03 };
+    let design = Design { launches: 6, blocks_per_launch: 10, alpha: 0.05, power: 0.8, floor: 0.0 };
+    let margin = 1.05_f64.ln();
+    let mde = minimum_detectable_effect(&truth, margin, &design).expect("fine").expect("six launches");
+    let mut rng = Rng::new(31);
+    let trials = 400;
+    let mut confirmed = 0;
+    for _ in 0..trials {
+        let (mut d, mut launch) = (Vec::new(), Vec::new());
+        for index in 0..6_u32 {
+            let own = mde.ln_1p() + truth.between * rng.normal();
+            d.extend((0..10).map(|_| own + truth.within * rng.normal()));
+            launch.extend([index; 10]);
+        }
+        let found = effect(&d, &launch, 0.05, 0.0).expect("finite").expect("enough");
+        confirmed += u32::from(found.lower > margin);
+    }
+    let share = f64::from(confirmed) / f64::from(trials);
+    assert!((0.72..0.90).contains(&share), "{share}");
+}
+
+/// Series taken one after the other, with states that last several values: the bootstrap's bounds are near nominal,
+/// and say nothing of a change between the series.
+#[test]
+fn unpaired_bounds_cover_correlated_series_and_nothing_else() {
+    let trials = 600;
+    for correlation in [0.0, 0.5] {
+        let mut rng = Rng::new(37);
+        let mut missed = [0; 2];
+        let mut fooled = 0;
+        for _ in 0..trials {
+            let mut series = |shift: f64| -> Vec<f64> {
+                let mut next = autoregressive(correlation, 0.02);
+                (0..80).map(|_| shift + next(&mut rng)).collect()
+            };
+            let (before, after, elsewhere) = (series(0.0), series(0.05), series(0.05 + 0.04));
+            let found = unpaired(&before, &after, 0.05).expect("finite").expect("enough");
+            missed[0] += u32::from(found.estimate - found.half > 0.05);
+            missed[1] += u32::from(found.estimate + found.half < 0.05);
+            let moved = unpaired(&before, &elsewhere, 0.05).expect("finite").expect("enough");
+            fooled += u32::from(moved.estimate - moved.half > 0.05);
+        }
+        // A bootstrap of ten blocks is a little too sure of what is correlated: 8 % instead of 5.
+        assert_missed_at_most(&format!("correlation {correlation}"), missed, trials, 0.08);
+        assert!(fooled > trials / 2, "a machine that changed is seen as an effect: {fooled}");
+    }
 }

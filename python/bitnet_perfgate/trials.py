@@ -1,10 +1,11 @@
 """Samples measured elsewhere: judge two arrays of times, with or without earlier A/A trials.
 
-Nothing here measures. A trial is a mapping (or a JSON file) with ``baseline`` and ``candidate``, nanoseconds of wall
-time per sample in the order taken; optional are ``baseline_cpu`` and ``candidate_cpu`` (CPU time of the same samples),
-``launch`` (process pair of each sample), ``order`` (who went first), ``mode`` (``seq``, ``int``, ``intpin``,
-``int5pin``, ``duet``) and ``id``. A trial that does not say that its sides alternated is read as one after the other. A
-calibration is ``{"trials": [...]}``: earlier trials of a build against itself, collected in the same way.
+Nothing here measures. A trial is a mapping (or a JSON file) with ``baseline`` and ``candidate``, nanoseconds
+of wall time per sample in the order taken; optional are ``baseline_cpu`` and ``candidate_cpu`` (CPU time of
+the same samples), ``launch`` (process pair of each sample), ``order`` (who went first), ``mode`` (``seq``,
+``int``, ``intpin``, ``int5pin``, ``duet``) and ``id``. A trial that does not say that its sides alternated is
+read as one after the other. A calibration is ``{"trials": [...]}``: earlier trials of a build against itself,
+collected in the same way.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ def judge_trial(
 
     Args:
         trial: the trial, or the path of its JSON file.
-        calibration: earlier A/A trials of the same mode, or the path of their file; without at least eight, a floor
-            by mode holds, and ``seq`` and ``int`` hardly ever pass.
+        calibration: earlier A/A trials of the same mode, or the path of their file; without at least
+            eight, a floor by mode holds, and ``seq`` and ``int`` never pass.
         margin: the largest slow-down that is no failure, a share: 0.05 is 5 %.
         strict: slow-downs that are only likely are neutral instead of red.
 
     Returns:
-        ``verdict`` (``pass``, ``fail``, ``neutral``), ``certainty`` (``confirmed``, ``likely``, ``inconclusive``),
-        ``severity`` (``most_likely``, ``at_least``), ``ratio`` and ``interval`` (time of the candidate over the
-        baseline), ``mde`` (ratio - 1), ``reason``, ``meter`` (``cpu`` where it is given), ``mode``, ``n_blocks``,
-        ``n_launches``, ``disturbance``, ``floor`` (half width, ln of a ratio), ``n_calibration``, ``limit``, and ``id``
-        where the trial has one. ``severity``, ``ratio``, ``interval`` and ``mde`` are ``None`` if the samples are too
-        few; the verdict is neutral then.
+        ``verdict`` (``pass``, ``fail``, ``neutral``), ``certainty`` (``confirmed``, ``likely``,
+        ``inconclusive``), ``severity`` (``most_likely``, ``at_least``), ``ratio`` and ``interval`` (time of
+        the candidate over the baseline), ``mde`` (ratio - 1), ``reason``, ``meter`` (``cpu`` where it is
+        given), ``mode``, ``n_blocks``, ``n_launches``, ``disturbance``, ``floor`` (half width, ln of a
+        ratio), ``n_calibration``, ``limit``, and ``id`` where the trial has one. ``severity``, ``ratio``,
+        ``interval`` and ``mde`` are ``None`` if the samples are too few; the verdict is neutral then.
 
     Raises:
         InputError: what was given is no trial; the message names the place.
@@ -65,10 +66,10 @@ def judge_trials(
     margin: float = 0.05,
     strict: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Judges a file of JSON lines, a trial on each, one answer for each in their order; blank lines are passed over.
+    """Judges a file of JSON lines: one trial a line, one answer for each in their order.
 
-    Lines are read as they are asked for: the first one that is no trial raises `InputError`, which names file and line,
-    after the answers before it. Arguments, answers and errors are those of `judge_trial`.
+    Blank lines are passed over. Lines are read as they are asked for: the first one that is no trial
+    raises `InputError`, which names file and line, after the answers before it. Arguments, answers and errors are those of `judge_trial`.
 
     Example:
         >>> [answer["verdict"] for answer in judge_trials("trials.jsonl")]  # doctest: +SKIP

@@ -317,24 +317,21 @@ fn paired(
     launch: Option<&[u32]>,
     alpha: f64,
 ) -> Result<Option<Raw>, StatsError> {
-    let zeros = vec![0; baseline.len()];
-    let launch = launch.unwrap_or(&zeros);
-    let mut numbers = launch.to_vec();
-    numbers.sort_unstable();
-    numbers.dedup();
+    let (launch, n_launches) = groups(launch, baseline.len());
+    let n_groups = n_launches.clamp(1, MOST_BLOCKS);
     let (mut log_ratio, mut unit) = (Vec::new(), Vec::new());
     // What one launch hides from its own blocks, its stretches show; several launches show it better.
-    let stretches = if numbers.len() == 1 { STRETCHES } else { 1 };
-    let share = MOST_BLOCKS.div_ceil(numbers.len());
-    for (index, number) in numbers.iter().enumerate() {
+    let stretches = if n_launches == 1 { STRETCHES } else { 1 };
+    let share = MOST_BLOCKS.div_ceil(n_groups);
+    for group in 0..n_groups {
         let of_launch = |side: &[f64]| -> Vec<f64> {
-            side.iter().zip(launch).filter(|(_, of)| *of == number).map(|(time, _)| *time).collect()
+            side.iter().zip(&launch).filter(|(_, of)| **of == group).map(|(time, _)| *time).collect()
         };
         let (a, b) = (log_minima(&of_launch(baseline)), log_minima(&of_launch(candidate)));
         let d: Vec<f64> = b.iter().zip(&a).map(|(b, a)| b - a).collect();
         let d = thinned_to(&d, share);
         let cut = if d.len() >= 3 * stretches { stretches } else { 1 };
-        unit.extend((0..d.len()).map(|block| (index * stretches + block * cut / d.len()) as u32));
+        unit.extend((0..d.len()).map(|block| (group * stretches + block * cut / d.len()) as u32));
         log_ratio.extend(d);
     }
     let Some(effect) = stats::effect(&log_ratio, &unit, alpha, 0.0)? else { return Ok(None) };
@@ -349,8 +346,20 @@ fn paired(
         above: effect.upper - effect.estimate,
         error,
         n_blocks: effect.n_blocks,
-        n_launches: numbers.len(),
+        n_launches,
     }))
+}
+
+/// The group of each sample and the number of launches: a launch is a group, unless there are more than blocks.
+fn groups(launch: Option<&[u32]>, samples: usize) -> (Vec<usize>, usize) {
+    let Some(launch) = launch else { return (vec![0; samples], 1) };
+    let mut numbers = launch.to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let rank = |number| numbers.binary_search(number).unwrap_or_default();
+    let group =
+        |rank: usize| if numbers.len() > MOST_BLOCKS { rank * MOST_BLOCKS / numbers.len() } else { rank };
+    (launch.iter().map(|number| group(rank(number))).collect(), numbers.len())
 }
 
 /// Logarithms of the minima of adjacent samples; an incomplete last block is left out.

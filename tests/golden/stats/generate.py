@@ -99,6 +99,47 @@ out = {
         for d in samples
         for alpha in (0.05, 0.01)
     ],
+    "student_quantile": [
+        {"p": p, "freedom": f, "expected": float(stats.t.ppf(p, f))}
+        for p in (0.001, 0.05, 0.2, 0.6, 0.8, 0.95, 0.99, 0.999999)
+        for f in (1.0, 2.0, 3.5, 4.0, 9.0, 30.0, 1000.0)
+    ],
+    "student_tail": [
+        {"t": t, "freedom": f, "expected": float(stats.t.sf(t, f))}
+        for t in (0.0, 0.1, 1.0, 2.5, 12.0)
+        for f in (1.0, 4.0, 11.0, 200.0)
+    ],
+    "prediction": [
+        {
+            "history": h.tolist(),
+            "new": 0.07,
+            # stats.t with the scale of a new value about the mean of the old ones.
+            "bounds": [
+                float(x)
+                for x in stats.t.interval(
+                    0.90, len(h) - 1, 0.07 - h.mean(), h.std(ddof=1) * np.sqrt(1 + 1 / len(h))
+                )
+            ],
+        }
+        for h in (rng.normal(0.02, 0.01, n) for n in (2, 3, 8, 30))
+    ],
+    # Between launches: the half width of scipy.stats.t over the Hodges-Lehmann estimates of five launches.
+    "between": [
+        {
+            "d": d.ravel().tolist(),
+            "half": float(stats.t.ppf(0.95, 4) * stats.sem([np.median(walsh(u)) for u in d])),
+        }
+        for d in (rng.normal(0.05, 0.02, (5, 12)) + rng.normal(0, 0.02, (5, 1)) for _ in range(4))
+    ],
+    "benjamini_hochberg": [
+        {
+            "p": p.tolist(),
+            "q": q,
+            "rejected": [bool(x) for x in stats.false_discovery_control(p, method="bh") <= q],
+        }
+        for p in (rng.uniform(size=9) ** 3, rng.uniform(size=40) ** 2, rng.uniform(size=1) / 50)
+        for q in (0.05, 0.1, 0.25)
+    ],
     "null_rank": [{"n": n, "alpha": a, "rank": null_rank(n, a)} for n in (51, 60, 80) for a in (0.05, 0.01)],
 }
 print(json.dumps(out, indent=1))
