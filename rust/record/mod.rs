@@ -10,6 +10,8 @@
 //! | `series` | one column set per workload, backend and meter, and how samples become one |
 //! | `compatible` | can two recordings be compared at all |
 //! | `merge` | one recording out of several launches |
+//! | `trial` | samples measured elsewhere |
+//! | `store` | baselines: accepted recordings |
 //! | `check` | what must be true of a recording beyond its types |
 //! | `file` | reading with errors a person can act on, writing that leaves the old file or the new one |
 
@@ -19,6 +21,8 @@ mod file;
 mod merge;
 mod recording;
 mod series;
+pub mod store;
+pub mod trial;
 
 pub use check::Invalid;
 pub use compatible::{Mismatch, mismatches};
