@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
+from typing import final
 
 __all__ = [
     "FileError",
     "InputError",
+    "TrialJudge",
     "__version__",
     "doctor",
     "identify",
@@ -27,6 +29,17 @@ class InputError(ValueError):
 
 class FileError(OSError):
     """A file cannot be opened, read or written."""
+
+@final
+class TrialJudge:
+    def __new__(
+        cls,
+        margin: float,
+        strict: bool = False,
+        calibration: str | None = None,
+        calibration_name: str = "calibration",
+    ) -> TrialJudge: ...
+    def judge(self, trial: str, name: str) -> str: ...
 
 def plan(options: str) -> str: ...
 def run(

@@ -25,6 +25,7 @@ mod roles;
 mod route;
 mod rules;
 mod samples;
+pub mod trial;
 mod validate;
 pub mod verdict;
 

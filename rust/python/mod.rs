@@ -6,6 +6,7 @@
 
 mod documents;
 mod runs;
+mod trials;
 
 use crate::backends;
 use crate::bitnet::model::config::ModelConfig;
@@ -224,6 +225,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
     runs::register(module)?;
+    trials::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;
     module.add_function(wrap_pyfunction!(save_recording, module)?)?;
     module.add_function(wrap_pyfunction!(load_recording, module)?)?;

@@ -5,6 +5,7 @@
 //! | `blocks` | raw samples to one log-ratio per block |
 //! | `hodges_lehmann`, `signed_rank` | how much, and how sure, within the blocks at hand |
 //! | `effect` | the same over several launches, never surer than A/A results allow |
+//! | `batches` | how sure within one process whose states last |
 //! | `sequential` | bounds that hold whenever one stops |
 //! | `prediction` | is today like the earlier sessions |
 //! | `power` | what a design can see |
@@ -14,6 +15,7 @@
 //! Nothing here invents a number: too little data is `None` or [`Interval::NotEnough`], and a value that has no
 //! logarithm or is not finite is an error with its place. What was measured about it stands in `docs/STATISTICS.md`.
 
+mod batches;
 mod blocks;
 mod effect;
 mod hodges_lehmann;
@@ -26,6 +28,7 @@ mod signed_rank;
 mod student;
 mod suite;
 
+pub use batches::{batch_half_width, unpaired_difference};
 pub use blocks::{BlockRatios, Column, block_minima_log_ratios};
 pub use effect::{ENOUGH_AA, Effect, aa_floor, aa_scale, effect};
 pub use hodges_lehmann::{MAX_OBSERVATIONS, hodges_lehmann};

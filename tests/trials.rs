@@ -1,0 +1,218 @@
+//! Samples measured elsewhere: real ones are judged right, hostile ones are refused with their place.
+
+use bitnet_perfgate::gate::trial::{Calibration, TrialPolicy, TrialVerdict, judge_trial};
+use bitnet_perfgate::gate::verdict::{Certainty, Severity};
+use bitnet_perfgate::gate::{Answer, Policy};
+use bitnet_perfgate::record::trial::{Mode, Trial};
+use bitnet_perfgate::rng::Rng;
+use serde_json::{Value, json};
+
+fn policy() -> TrialPolicy {
+    TrialPolicy { margin: 0.05, alpha: 0.05, strict: false, edges: Policy::default().severity }
+}
+
+fn real() -> Vec<(String, Trial)> {
+    let lines = include_str!("golden/trials/real.jsonl").lines();
+    let trial = |line| {
+        let value: Value = serde_json::from_str(line).expect("JSON");
+        (value["id"].as_str().expect("an id").to_owned(), Trial::from_json(&value).expect("a trial"))
+    };
+    lines.map(trial).collect()
+}
+
+fn judged(trial: &Trial, calibration: &[Trial]) -> TrialVerdict {
+    judge_trial(trial, &Calibration::of(calibration), &policy())
+}
+
+/// Equal sides pass, and 15 % is red in every mode; 10 % is red where both sides were interleaved. Without a
+/// calibration nothing is red that two equal processes on different CPUs, or one after the other, may reach.
+#[test]
+fn real_trials_are_judged_right() {
+    let trials = real();
+    assert_eq!(trials.len(), 45);
+    for (id, trial) in &trials {
+        let verdict = judged(trial, &[]);
+        let answer = verdict.verdict;
+        let sequential = trial.mode == Some(Mode::Seq);
+        match id.split(' ').nth(1).expect("a slow-down") {
+            "+0" => assert_eq!(answer, Answer::Pass, "{id}: {verdict:?}"),
+            "+5" => assert_ne!(
+                (answer, verdict.certainty),
+                (Answer::Fail, Certainty::Confirmed),
+                "{id}: {verdict:?}"
+            ),
+            "+10" if sequential => assert_ne!(answer, Answer::Pass, "{id}: {verdict:?}"),
+            "+10" | "+15" => assert_eq!(answer, Answer::Fail, "{id}: {verdict:?}"),
+            other => panic!("{other}"),
+        }
+        assert_eq!(verdict.meter, "cpu");
+        assert_eq!(verdict.n_blocks, 60);
+        assert_eq!(verdict.n_launches, if trial.mode == Some(Mode::Int5Pin) { 5 } else { 1 });
+        let [lower, upper] = verdict.interval.expect("an interval");
+        assert!(lower < verdict.ratio.expect("a ratio") && verdict.ratio.expect("a ratio") < upper);
+    }
+}
+
+/// Eight equal trials of each mode calibrate: sequential ones may then be red at 10 %.
+#[test]
+fn a_calibration_sharpens_sequential_trials() {
+    let trials = real();
+    let equal: Vec<Trial> =
+        trials.iter().filter(|(id, _)| id.contains("+0 ")).map(|(_, t)| t.clone()).collect();
+    // Five of each mode are too few; twice the five are ten.
+    let twice = [equal.clone(), equal].concat();
+    let mut red = 0;
+    for (id, trial) in trials.iter().filter(|(id, _)| id.starts_with("seq +10")) {
+        let verdict = judged(trial, &twice);
+        assert_eq!(verdict.n_calibration, 10, "{id}");
+        red += u32::from(verdict.verdict == Answer::Fail);
+    }
+    assert_eq!(red, 2);
+}
+
+/// A calibration whose equal sides reached 12 % by themselves lets nothing below that be red.
+#[test]
+fn what_equal_sides_reach_is_no_alarm() {
+    let side = |factor: f64| -> Vec<f64> { (0..90).map(|i| (1000.0 + f64::from(i % 7)) * factor).collect() };
+    let trial = |factor: f64| {
+        let value = json!({"baseline": side(1.0), "candidate": side(factor), "mode": "int"});
+        Trial::from_json(&value).expect("a trial")
+    };
+    let mut calibration: Vec<Trial> = (0..19).map(|_| trial(1.0)).collect();
+    calibration.push(trial(1.12));
+    let verdict = judged(&trial(1.11), &calibration);
+    assert_eq!(
+        (verdict.verdict, verdict.certainty),
+        (Answer::Neutral, Certainty::Inconclusive),
+        "{verdict:?}"
+    );
+    assert!(verdict.reason.contains("two equal sides reach 1.120"), "{}", verdict.reason);
+    assert_eq!(judged(&trial(1.14), &calibration).verdict, Answer::Fail);
+    assert_eq!(judged(&trial(1.01), &calibration).verdict, Answer::Pass);
+    // Of another mode it says nothing.
+    let mut pinned = trial(1.11);
+    pinned.mode = Some(Mode::IntPin);
+    assert_eq!(judged(&pinned, &calibration).n_calibration, 0);
+}
+
+/// Simulated trials: noise in time that hits both sides, spikes, states that last, several launches.
+#[test]
+fn error_rates_on_simulated_noise() {
+    let simulate = |rng: &mut Rng, slow: f64, launches: usize| {
+        let (mut baseline, mut candidate, mut launch) = (Vec::new(), Vec::new(), Vec::new());
+        for l in 0..launches {
+            // Placement of one process pair: sd 1 %.
+            let placed = 0.01 * rng.normal();
+            let mut drift = 0.0;
+            for block in 0..60 / launches {
+                let first_is_candidate = rng.below(2) == 1;
+                for turn in 0..2 {
+                    drift = 0.9 * drift + 0.02 * rng.normal();
+                    for _ in 0..3 {
+                        let spike = if rng.below(10) == 0 { 0.3 * rng.unit_f64() } else { 0.0 };
+                        let noise = drift + 0.01 * rng.normal() + spike;
+                        let of_candidate = (turn == 0) == first_is_candidate;
+                        let effect = if of_candidate { slow.ln_1p() + placed } else { 0.0 };
+                        let side = if of_candidate { &mut candidate } else { &mut baseline };
+                        side.push(1e6 * (noise + effect).exp());
+                    }
+                }
+                launch.extend([l, l, l]);
+                let _ = block;
+            }
+        }
+        let value =
+            json!({"baseline": baseline, "candidate": candidate, "launch": launch, "mode": "int5pin"});
+        Trial::from_json(&value).expect("a trial")
+    };
+    let count = |slow: f64, launches: usize, wanted: fn(&TrialVerdict) -> bool| {
+        let mut rng = Rng::for_part(11, &format!("{slow} {launches}"));
+        let calibration: Vec<Trial> = (0..12).map(|_| simulate(&mut rng, 0.0, launches)).collect();
+        let calibration = Calibration::of(&calibration);
+        let trials = (0..200).map(|_| simulate(&mut rng, slow, launches));
+        trials.filter(|trial| wanted(&judge_trial(trial, &calibration, &policy()))).count()
+    };
+    let red = |v: &TrialVerdict| v.verdict == Answer::Fail;
+    let pass = |v: &TrialVerdict| v.verdict == Answer::Pass;
+    let confirmed = |v: &TrialVerdict| v.verdict == Answer::Fail && v.certainty == Certainty::Confirmed;
+    // Of 200: at a true rate of 1 % more than 7 are as improbable as 1 in 1000, at 5 % more than 21.
+    assert!(count(0.0, 5, red) <= 7);
+    assert!(count(0.10, 5, pass) <= 7);
+    assert!(count(0.05, 5, pass) <= 21);
+    assert!(count(0.05, 5, confirmed) <= 21);
+    assert!(count(0.0, 5, pass) >= 170, "most equal ones are seen to be equal");
+    assert!(count(0.15, 5, red) >= 180, "and most of 15 % are red");
+}
+
+#[test]
+fn too_little_is_neutral_and_never_a_pass() {
+    for n in [0_usize, 1, 2, 4] {
+        let side = vec![1000.0; n];
+        let trial =
+            Trial::from_json(&json!({"baseline": side, "candidate": side, "mode": "intpin"})).expect("legal");
+        let verdict = judged(&trial, &[]);
+        assert_eq!(verdict.verdict, Answer::Neutral, "{n} samples: {verdict:?}");
+        assert!(verdict.reason.contains("sample"), "{}", verdict.reason);
+    }
+    // Constant times are a result: no difference at all.
+    let side = vec![1000.0; 60];
+    let trial =
+        Trial::from_json(&json!({"baseline": side, "candidate": side, "mode": "duet"})).expect("legal");
+    let verdict = judged(&trial, &[]);
+    assert_eq!((verdict.verdict, verdict.ratio), (Answer::Pass, Some(1.0)));
+    assert_eq!(verdict.severity.map(|severity| severity.at_least), Some(Severity::Acceptable));
+}
+
+#[test]
+fn many_samples_are_judged_too() {
+    let side =
+        |factor: f64| -> Vec<f64> { (0..100_000).map(|i| factor * f64::from(1000 + i % 13)).collect() };
+    let trial = json!({"baseline": side(1.0), "candidate": side(1.2), "mode": "intpin"});
+    let verdict = judged(&Trial::from_json(&trial).expect("legal"), &[]);
+    assert_eq!((verdict.verdict, verdict.certainty), (Answer::Fail, Certainty::Confirmed), "{verdict:?}");
+    assert!(verdict.n_blocks <= 240);
+}
+
+#[test]
+fn hostile_documents_are_refused_with_their_place() {
+    let times = [1.0, 2.0, 3.0];
+    let table = [
+        (json!(null), ".", "is no object"),
+        (json!({}), "baseline", "is missing"),
+        (json!({"baseline": times}), "candidate", "is missing"),
+        (json!({"baseline": 5, "candidate": times}), "baseline", "is no list"),
+        (json!({"baseline": times, "candidate": [1.0, "x"]}), "candidate[1]", "is \"x\", expected a time"),
+        (json!({"baseline": times, "candidate": [1.0, -1.0]}), "candidate[1]", "is -1.0, expected a time"),
+        (json!({"baseline": times, "candidate": [1.0, null]}), "candidate[1]", "is null"),
+        (json!({"baseline": [0.0], "candidate": times}), "baseline[0]", "expected a positive time"),
+        (
+            json!({"baseline": times, "candidate": times, "baseline_cpu": [1.0]}),
+            "baseline_cpu",
+            "has 1 entries",
+        ),
+        (json!({"baseline": times, "candidate": times, "launch": [0]}), "launch", "has 1 entries"),
+        (json!({"baseline": times, "candidate": times, "launch": [0, {}, 1]}), "launch[1]", "neither"),
+        (json!({"baseline": times, "candidate": times, "order": [{}]}), "order[0]", "is no turn"),
+        (json!({"baseline": times, "candidate": times, "order": 7}), "order", "is no list"),
+        (json!({"baseline": times, "candidate": times, "mode": "fast"}), "mode", "is \"fast\", expected seq"),
+        (json!({"baseline": times, "candidate": [1.0], "mode": "duet"}), "candidate", "come in pairs"),
+    ];
+    for (value, place, words) in table {
+        let error = Trial::from_json(&value).expect_err(&value.to_string());
+        assert_eq!(error.place, place, "{value}: {error}");
+        assert!(error.what.contains(words), "{value}: {error}");
+    }
+    let error =
+        Trial::calibration(&json!({"trials": [{"baseline": times, "candidate": 1}]})).expect_err("bad");
+    assert_eq!(error.place, "trials[0].candidate");
+    assert!(Trial::calibration(&json!({"tests": []})).is_err());
+    // What is unknown is no error, and the turns may be told in several ways.
+    for order in [json!([0, 1, 0]), json!(["AB", "BA", "AB"]), json!([true, false, true]), json!("ABBAAB")] {
+        let value = json!({"baseline": times, "candidate": times, "order": order, "host": {"x": 1}});
+        assert_eq!(Trial::from_json(&value).expect("legal").mode, Some(Mode::Int), "{value}");
+    }
+    // CPU times of 0 come from a clock too coarse: wall time is used.
+    let value =
+        json!({"baseline": times, "candidate": times, "baseline_cpu": [0, 1, 1], "candidate_cpu": times});
+    assert_eq!(Trial::from_json(&value).expect("legal").baseline.cpu_ns, None);
+}
