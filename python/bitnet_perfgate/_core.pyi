@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import final
 
 __all__ = [
@@ -9,11 +10,15 @@ __all__ = [
     "InputError",
     "TrialJudge",
     "__version__",
+    "accept_baseline",
     "doctor",
+    "find_baselines",
     "identify",
     "judge",
+    "list_baselines",
     "load_recording",
     "make_model",
+    "mismatches",
     "plan",
     "run",
     "save_recording",
@@ -47,6 +52,12 @@ def run(
 ) -> tuple[str, str]: ...
 def judge(recording: str, judgement: str = "{}") -> str: ...
 def worker() -> int: ...
+def accept_baseline(
+    root: str | PathLike[str], recording: str, who: str, why: str, platform: str | None = None
+) -> Path: ...
+def list_baselines(root: str | PathLike[str]) -> str: ...
+def find_baselines(root: str | PathLike[str], plan: str, most: int) -> tuple[str, list[Path]]: ...
+def mismatches(earlier: str, later: str) -> str: ...
 def speed_table(recording: str, verdict: str) -> str: ...
 def save_recording(path: str | PathLike[str], recording: str) -> None: ...
 def load_recording(path: str | PathLike[str]) -> str: ...

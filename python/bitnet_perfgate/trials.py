@@ -67,9 +67,7 @@ def judge_trials(
             yield TrialVerdict(json.loads(judge.judge(line, f"{name}:{number}")))
 
 
-def _judge(
-    calibration: StrPath | Mapping[str, Any] | None, margin: float, strict: bool
-) -> _core.TrialJudge:
+def _judge(calibration: StrPath | Mapping[str, Any] | None, margin: float, strict: bool) -> _core.TrialJudge:
     if calibration is None:
         return _core.TrialJudge(margin, strict)
     text, name = _text(calibration, "calibration")
