@@ -32,5 +32,8 @@ pub mod session;
 
 pub mod report;
 
+#[cfg(feature = "ffi")]
+pub mod export;
+
 #[cfg(feature = "python")]
 mod python;

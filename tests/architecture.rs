@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gate", &["record", "stats", "units"]),
     ("session", &["campaign", "gate", "stats", "record", "units"]),
     ("report", &["record", "gate", "units"]),
+    ("export", &["bitnet", "backends", "inference"]),
 ];
 
 /// A word, the files and folders where it may stand, and why nowhere else.

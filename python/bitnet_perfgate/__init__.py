@@ -2,8 +2,8 @@
 
 Everything a command of ``python -m bitnet_perfgate`` does is one function here, with the same documents:
 
->>> import bitnet_perfgate as gate
->>> result = gate.run(workloads=["matmul/i2_s/640x2560/b1/t1/hot"])  # doctest: +SKIP
+>>> import bitnet_perfgate as perfgate
+>>> result = perfgate.run(workloads=["matmul/i2_s/640x2560/b1/t1/hot"])  # doctest: +SKIP
 >>> result.verdict.verdict, result.verdict.evidence  # doctest: +SKIP
 
 Rust plans, measures and judges; this package shows, saves and exits.
@@ -13,7 +13,16 @@ from bitnet_perfgate._core import FileError, InputError, __version__
 from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.machine import doctor, workloads
 from bitnet_perfgate.models import identify, make_model
+from bitnet_perfgate.regression import (
+    accept_baseline,
+    compare,
+    compare_libraries,
+    diff_baselines,
+    gate,
+    list_baselines,
+)
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
+from bitnet_perfgate.trials import TrialVerdict, judge_trial, judge_trials
 
 __all__ = [
     "Document",
@@ -22,11 +31,20 @@ __all__ = [
     "Recording",
     "Result",
     "TableRow",
+    "TrialVerdict",
     "Verdict",
     "__version__",
+    "accept_baseline",
+    "compare",
+    "compare_libraries",
     "crossval",
+    "diff_baselines",
     "doctor",
+    "gate",
     "identify",
+    "judge_trial",
+    "judge_trials",
+    "list_baselines",
     "load_recording",
     "make_model",
     "plan",

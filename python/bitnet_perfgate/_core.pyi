@@ -1,19 +1,24 @@
 """The Rust core. Documents cross as JSON text; `bitnet_perfgate` is the face of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
+from pathlib import Path
+from typing import final
 
 __all__ = [
     "FileError",
     "InputError",
-    "TrialAnswers",
     "TrialJudge",
     "__version__",
+    "accept_baseline",
     "doctor",
+    "find_baselines",
     "identify",
     "judge",
+    "list_baselines",
     "load_recording",
     "make_model",
+    "mismatches",
     "plan",
     "run",
     "save_recording",
@@ -30,12 +35,29 @@ class InputError(ValueError):
 class FileError(OSError):
     """A file cannot be opened, read or written."""
 
+@final
+class TrialJudge:
+    def __new__(
+        cls,
+        margin: float,
+        strict: bool = False,
+        calibration: str | None = None,
+        calibration_name: str = "calibration",
+    ) -> TrialJudge: ...
+    def judge(self, trial: str, name: str) -> str: ...
+
 def plan(options: str) -> str: ...
 def run(
     options: str, progress: Callable[[int, int, float, str, str], object] | None = None
 ) -> tuple[str, str]: ...
 def judge(recording: str, judgement: str = "{}") -> str: ...
 def worker() -> int: ...
+def accept_baseline(
+    root: str | PathLike[str], recording: str, who: str, why: str, platform: str | None = None
+) -> Path: ...
+def list_baselines(root: str | PathLike[str]) -> str: ...
+def find_baselines(root: str | PathLike[str], plan: str, most: int) -> tuple[str, list[Path]]: ...
+def mismatches(earlier: str, later: str) -> str: ...
 def speed_table(recording: str, verdict: str) -> str: ...
 def save_recording(path: str | PathLike[str], recording: str) -> None: ...
 def load_recording(path: str | PathLike[str]) -> str: ...
@@ -51,23 +73,3 @@ def make_model(
     seed: int,
     progress: Callable[[int, int], object] | None = None,
 ) -> str: ...
-
-class TrialJudge:
-    """The rules and the earlier A/A trials by which trials are judged; answers are JSON text."""
-
-    def __new__(
-        cls,
-        margin: float,
-        strict: bool,
-        calibration: str | None = None,
-        calibration_path: str | PathLike[str] | None = None,
-    ) -> TrialJudge: ...
-    def judge_text(self, trial: str) -> str: ...
-    def judge_file(self, path: str | PathLike[str]) -> str: ...
-    def judge_lines(self, path: str | PathLike[str]) -> TrialAnswers: ...
-
-class TrialAnswers(Iterator[str]):
-    """One answer for each line of a file."""
-
-    def __iter__(self) -> TrialAnswers: ...
-    def __next__(self) -> str: ...

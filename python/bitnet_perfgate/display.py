@@ -69,7 +69,12 @@ def show_result(console: Console, result: Result, saved: Sequence[str], verbosit
     recording = result.recording
     timed = recording["plan"]["launches"] > 0
     if verbosity >= 0:
-        scope = "No regression was judged: there is no baseline."
+        against = result.verdict.data.get("baseline")
+        scope = (
+            f"Judged against {printable(against)}."
+            if against
+            else "No regression was judged: there is no baseline."
+        )
         console.print(
             scope if timed else f"Agreement and accuracy only: nothing was timed. {scope}", style="bold"
         )
@@ -173,6 +178,17 @@ def show_identification(console: Console, document: Document, verbosity: int) ->
                 console.print(Padding(_text(f"{layout['layout']}: {layout['finding']}{why}"), (0, 0, 0, 4)))
 
 
+def show_difference(console: Console, document: Document) -> None:
+    """What two recordings differ in."""
+    fields = [(row["field"], f"{row['earlier']!r} -> {row['later']!r}") for row in document["mismatches"]]
+    _show_pairs(console, "Not comparable: these differ", fields)
+    for name in ("appeared", "vanished"):
+        if document[name]:
+            _section(console, f"Workloads that {name}", _lines([printable(id) for id in document[name]]))
+    if not (fields or document["appeared"] or document["vanished"]):
+        console.print("comparable: same machine, builds, tool, seed and workloads")
+
+
 def show_model(console: Console, document: Document) -> None:
     """A model file that was made."""
     size = f"{document['bytes']:,} bytes, {document['ternary_weights']:,} ternary weights"
@@ -210,7 +226,11 @@ def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) ->
     plugins = [pair for pair in timed if pair not in required and "@" in pair[0]]
     rest = [pair for pair in timed if pair not in required and pair not in plugins]
     for pair in required:
-        own = [row for row in table if row.subject == pair[0]]
+        own = [
+            row
+            for row in table
+            if row.subject == pair[0] and (row.other == pair[1] or row.subject_value is None)
+        ]
         title = f"Speed of {pair[0]} against {pair[1]} (paired ratio below 1: {pair[0]} is faster)"
         _section(console, title, _speed_table(own, console.width), indent=0)
     for pair in [*plugins, *(rest if verbosity > 0 else [])]:

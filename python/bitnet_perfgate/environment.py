@@ -8,10 +8,12 @@ SEED = "BITNET_SEED"
 MODEL = "BITNET_GGUF"
 DETERMINISTIC = "BITNET_DETERMINISTIC"
 CPP_DIR = "BITNET_CPP_DIR"
+BASELINES = "BASELINES_DIR"
 
 MEANINGS = {
     SEED: "default of --seed",
     MODEL: "default of --model",
+    BASELINES: "default of --baseline",
     DETERMINISTIC: "accepted; every run already has a fixed seed, one thread and a fixed order of work",
     CPP_DIR: "not used: comparing with a bitnet.cpp build of yours arrives in a later version",
 }

@@ -173,6 +173,14 @@ def plan(
     return Recording(json.loads(_core.plan(options)))
 
 
+def measure(
+    options: dict[str, Any], against: dict[str, Any], progress: Progress | None, **timing: Any
+) -> Result:
+    """Measures in fresh processes and judges; for functions that know what to judge against."""
+    whole = {**timing, **options, "worker": worker.command(), "judgement": against}
+    return _measure(_options(**whole), progress)
+
+
 def load_recording(path: StrPath) -> Result:
     """Reads a recording, checks it, and judges it again.
 

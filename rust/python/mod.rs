@@ -4,6 +4,7 @@
 //! signals between steps, and keeps what was measured when it is interrupted. No panic crosses: it becomes a
 //! `RuntimeError` that asks for a report.
 
+mod baselines;
 mod documents;
 mod runs;
 mod trials;
@@ -224,6 +225,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
+    baselines::register(module)?;
     runs::register(module)?;
     trials::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;

@@ -10,7 +10,8 @@
 //! | `series` | one column set per workload, backend and meter, and how samples become one |
 //! | `compatible` | can two recordings be compared at all |
 //! | `merge` | one recording out of several launches |
-//! | `trial` | samples measured elsewhere: two arrays of times |
+//! | `trial` | samples measured elsewhere |
+//! | `store` | baselines: accepted recordings |
 //! | `check` | what must be true of a recording beyond its types |
 //! | `file` | reading with errors a person can act on, writing that leaves the old file or the new one |
 
@@ -20,7 +21,8 @@ mod file;
 mod merge;
 mod recording;
 mod series;
-mod trial;
+pub mod store;
+pub mod trial;
 
 pub use check::Invalid;
 pub use compatible::{Mismatch, mismatches};
@@ -31,7 +33,3 @@ pub use recording::{
     Recording, SCHEMA, Skipped, Tool, Work, now_utc,
 };
 pub use series::{Meter, Series, SeriesError};
-pub use trial::{
-    MAX_TRIAL_BYTES, Mode, Trial, TrialError, TrialLines, parse_calibration, parse_trial, read_calibration,
-    read_trial,
-};

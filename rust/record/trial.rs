@@ -1,288 +1,233 @@
-//! Samples measured elsewhere: two arrays of times, read from anybody's bytes.
+//! Samples measured elsewhere: a trial is two arrays of times, with whatever else is known of how they were taken.
 //!
-//! A trial is one JSON object: `baseline` and `candidate`, wall nanoseconds per sample in the order taken; optionally
-//! `baseline_cpu` and `candidate_cpu` (CPU nanoseconds of the same samples), `launch` (which process pair took the
-//! sample), `order` (who went first), `mode` (how it was collected) and `id`. Fields that this version does not know
-//! are passed over. A calibration is `{"trials": [...]}`: earlier trials of a build against itself. Many trials are
-//! JSON lines. Every error is one line with file, line and place.
+//! ```text
+//! {"baseline": [ns...], "candidate": [ns...],                       required: time of each sample, in the order taken
+//!  "baseline_cpu": [ns...], "candidate_cpu": [ns...],               CPU time of the same samples
+//!  "launch": [0, 0, 1, ...], "order": [...], "mode": "intpin", "id": ...}
+//! ```
+//!
+//! `launch` has an entry per sample, the same for both sides. `order` may be anything per sample or pair: that it is
+//! there says that the sides alternated. Unknown fields are kept. A calibration file is `{"trials": [...]}`.
 
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-/// A longer document, or line of many, is refused: 10^6 samples with CPU time need 40 MB.
-pub const MAX_TRIAL_BYTES: u64 = 128 << 20;
+/// Samples of one side beyond this are refused.
+pub const MAX_SAMPLES: usize = 4_000_000;
 
-/// How the two sides were collected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How the samples of both sides were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// All of the baseline, then all of the candidate.
+    /// All of one side, then all of the other.
     Seq,
-    /// Alternating, two live processes, not pinned.
+    /// Alternating between two live processes that float over the CPUs.
     Int,
-    /// Alternating on one CPU, one pair of processes.
-    Intpin,
-    /// Alternating on one CPU, five pairs of processes.
-    Int5pin,
-    /// Both at once on two CPUs.
+    /// Alternating, both on one CPU.
+    IntPin,
+    /// Alternating on one CPU, in several launches.
+    #[serde(rename = "int5pin")]
+    Int5Pin,
+    /// At the same time, each on a CPU of its own.
     Duet,
 }
 
 impl Mode {
-    /// Whether sample i of both sides was taken at about the same time.
-    pub fn is_paired(self) -> bool {
+    /// Whether sample i of both sides belong together.
+    pub fn paired(self) -> bool {
         self != Self::Seq
+    }
+
+    /// The name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seq => "seq",
+            Self::Int => "int",
+            Self::IntPin => "intpin",
+            Self::Int5Pin => "int5pin",
+            Self::Duet => "duet",
+        }
     }
 }
 
-/// Times of both sides.
+/// Why a document is no trial.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct TrialError {
+    /// Where in the document.
+    pub place: String,
+    /// What stands there and what was expected.
+    pub what: String,
+}
+
+fn refuse<T>(place: &str, what: impl Into<String>) -> Result<T, TrialError> {
+    Err(TrialError { place: place.to_owned(), what: what.into() })
+}
+
+/// One side of a trial.
 #[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrialSide {
+    /// Wall time of each sample in ns, positive.
+    pub wall_ns: Vec<f64>,
+    /// CPU time of each sample in ns, positive, where it was given and is usable.
+    pub cpu_ns: Option<Vec<f64>>,
+}
+
+/// Two sides measured elsewhere.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
-    /// Whatever the file calls it.
-    pub id: Option<serde_json::Value>,
-    /// Wall time per sample, ns.
-    pub baseline: Vec<f64>,
-    /// The same of the candidate.
-    pub candidate: Vec<f64>,
-    /// CPU time of the same samples, ns: baseline, candidate.
-    pub cpu: Option<[Vec<f64>; 2]>,
-    /// The process pair of each sample; both sides have as many samples then.
-    pub launch: Option<Vec<u32>>,
-    /// Whether the file says in which order the sides were taken.
-    pub ordered: bool,
-    /// How it was collected, if the file says so.
+    /// The old one.
+    pub baseline: TrialSide,
+    /// The new one.
+    pub candidate: TrialSide,
+    /// Launch of each sample, numbered from 0 in order of appearance; empty: one launch.
+    pub launch: Vec<u32>,
+    /// How they were taken; `None` if that is not said and cannot be told.
     pub mode: Option<Mode>,
+    /// Echoed in the answer.
+    pub id: Option<Value>,
 }
 
 impl Trial {
-    /// How it must be read: what does not say that its sides alternated is taken as one after the other.
-    pub fn mode_or_guess(&self) -> Mode {
-        let alternating = self.ordered && self.baseline.len() == self.candidate.len();
-        self.mode.unwrap_or(if alternating { Mode::Int } else { Mode::Seq })
-    }
-}
-
-/// Why a trial is not used. Names the file, the line where there are many, and the place.
-#[derive(Debug, thiserror::Error)]
-pub enum TrialError {
-    /// The system refused.
-    #[error("{}: cannot read it: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Longer than any trial.
-    #[error("{at}: is longer than {MAX_TRIAL_BYTES} bytes, expected a trial of fewer samples")]
-    TooLarge {
-        /// File, and line of a file of many.
-        at: String,
-    },
-    /// Not JSON, truncated, a value of another type, or one that no trial can have.
-    #[error("{at}: at {place}: {what}")]
-    Content {
-        /// File, and line of a file of many.
-        at: String,
-        /// Path in the document; `.` is the whole.
-        place: String,
-        /// What stands there, and what was expected.
-        what: String,
-    },
-}
-
-#[derive(Deserialize)]
-struct Document {
-    id: Option<serde_json::Value>,
-    baseline: Vec<f64>,
-    candidate: Vec<f64>,
-    baseline_cpu: Option<Vec<f64>>,
-    candidate_cpu: Option<Vec<f64>>,
-    launch: Option<Vec<u32>>,
-    order: Option<Order>,
-    mode: Option<Mode>,
-}
-
-#[derive(Deserialize)]
-struct CalibrationDocument {
-    trials: Vec<Document>,
-}
-
-/// Who went first, in any form that people write: coins, positions, names of the sides.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a list of 0 and 1, positions, true and false, or \"AB\" and \"BA\"")]
-enum Order {
-    Numbers(Vec<u32>),
-    Coins(Vec<bool>),
-    Places(Vec<Vec<u32>>),
-    Names(Vec<Side>),
-}
-
-#[derive(Deserialize)]
-enum Side {
-    #[serde(alias = "A", alias = "ab")]
-    AB,
-    #[serde(alias = "B", alias = "ba")]
-    BA,
-}
-
-/// Reads one trial.
-///
-/// # Errors
-/// [`TrialError`]; never a panic, whatever the bytes.
-pub fn read_trial(path: &Path) -> Result<Trial, TrialError> {
-    parse_trial(&path.display().to_string(), &whole(path)?)
-}
-
-/// The same from text; `at` names it in errors.
-///
-/// # Errors
-/// [`TrialError::Content`].
-pub fn parse_trial(at: &str, text: &[u8]) -> Result<Trial, TrialError> {
-    checked(typed(at, text)?, at, "")
-}
-
-/// Reads earlier trials of a build against itself.
-///
-/// # Errors
-/// As [`read_trial`].
-pub fn read_calibration(path: &Path) -> Result<Vec<Trial>, TrialError> {
-    parse_calibration(&path.display().to_string(), &whole(path)?)
-}
-
-/// The same from text; `at` names it in errors.
-///
-/// # Errors
-/// [`TrialError::Content`].
-pub fn parse_calibration(at: &str, text: &[u8]) -> Result<Vec<Trial>, TrialError> {
-    let document: CalibrationDocument = typed(at, text)?;
-    let numbered = document.trials.into_iter().enumerate();
-    numbered.map(|(index, trial)| checked(trial, at, &format!("trials[{index}]."))).collect()
-}
-
-/// Trials of a file of JSON lines, read one by one; empty lines are passed over, the first error is the last item.
-pub struct TrialLines {
-    path: PathBuf,
-    reader: BufReader<File>,
-    line: usize,
-    broken: bool,
-}
-
-impl TrialLines {
-    /// Opens the file.
+    /// Reads a trial from a JSON value.
     ///
     /// # Errors
-    /// [`TrialError::Io`].
-    pub fn open(path: &Path) -> Result<Self, TrialError> {
-        let file = File::open(path).map_err(|source| TrialError::Io { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), line: 0, broken: false })
+    /// [`TrialError`] with the place.
+    pub fn from_json(value: &Value) -> Result<Self, TrialError> {
+        let Value::Object(fields) = value else { return refuse(".", "is no object, expected a trial") };
+        let baseline = side(fields, "baseline", "baseline_cpu")?;
+        let candidate = side(fields, "candidate", "candidate_cpu")?;
+        let launch = launches(fields, &baseline, &candidate)?;
+        let ordered = alternated(fields)?;
+        let mode = match fields.get("mode") {
+            None | Some(Value::Null) => None,
+            Some(name) => match serde_json::from_value(name.clone()) {
+                Ok(mode) => Some(mode),
+                Err(_) => {
+                    return refuse("mode", format!("is {name}, expected seq, int, intpin, int5pin or duet"));
+                }
+            },
+        };
+        // That an order is given says that the sides took turns; on which CPUs is not known.
+        let mode = mode.or(if ordered { Some(Mode::Int) } else { None });
+        let (n, m) = (baseline.wall_ns.len(), candidate.wall_ns.len());
+        if n != m && mode.is_some_and(Mode::paired) {
+            return refuse(
+                "candidate",
+                format!("has {m} samples, baseline {n}; samples taken in turns come in pairs"),
+            );
+        }
+        Ok(Self { baseline, candidate, launch, mode, id: fields.get("id").cloned() })
     }
 
-    /// The next line that is not blank.
-    fn next_line(&mut self) -> Result<Option<Vec<u8>>, TrialError> {
-        loop {
-            let mut text = Vec::new();
-            let mut limited = self.reader.by_ref().take(MAX_TRIAL_BYTES + 1);
-            let read = limited.read_until(b'\n', &mut text);
-            self.line += 1;
-            match read.map_err(|source| TrialError::Io { path: self.path.clone(), source })? {
-                0 => return Ok(None),
-                bytes if bytes as u64 > MAX_TRIAL_BYTES => {
-                    return Err(TrialError::TooLarge { at: self.place() });
-                }
-                _ if text.trim_ascii().is_empty() => {}
-                _ => return Ok(Some(text)),
+    /// Reads a calibration document: earlier trials of two equal sides.
+    ///
+    /// # Errors
+    /// [`TrialError`] with the place.
+    pub fn calibration(value: &Value) -> Result<Vec<Self>, TrialError> {
+        let trials = value.get("trials").and_then(Value::as_array).or(value.as_array());
+        let Some(trials) = trials else { return refuse("trials", "is missing, expected a list of trials") };
+        let numbered = trials.iter().enumerate().map(|(i, trial)| {
+            Self::from_json(trial)
+                .map_err(|why| TrialError { place: format!("trials[{i}].{}", why.place), ..why })
+        });
+        numbered.collect()
+    }
+
+    /// Share of samples whose wall time exceeds their CPU time by more than 2 %; `None` without CPU times.
+    pub fn disturbance(&self) -> Option<f64> {
+        let sides = [&self.baseline, &self.candidate];
+        let mut disturbed = 0;
+        let mut n = 0;
+        for side in sides {
+            let cpu = side.cpu_ns.as_ref()?;
+            disturbed += side.wall_ns.iter().zip(cpu).filter(|(wall, cpu)| **wall > 1.02 * **cpu).count();
+            n += cpu.len();
+        }
+        (n > 0).then(|| disturbed as f64 / n as f64)
+    }
+}
+
+fn side(fields: &Map<String, Value>, wall: &str, cpu: &str) -> Result<TrialSide, TrialError> {
+    let Some(wall_values) = fields.get(wall) else {
+        return refuse(wall, "is missing, expected a list of times in ns");
+    };
+    let wall_ns = times(wall_values, wall)?;
+    if let Some(i) = wall_ns.iter().position(|ns| *ns <= 0.0) {
+        return refuse(&format!("{wall}[{i}]"), format!("is {}, expected a positive time in ns", wall_ns[i]));
+    }
+    let cpu_ns = match fields.get(cpu) {
+        None | Some(Value::Null) => None,
+        Some(values) => {
+            let cpu_ns = times(values, cpu)?;
+            if cpu_ns.len() != wall_ns.len() {
+                let what = format!("has {} entries, {wall} has {}", cpu_ns.len(), wall_ns.len());
+                return refuse(cpu, what);
+            }
+            // A clock too coarse for the samples reads 0: such times cannot be compared, and wall time is used.
+            Some(cpu_ns).filter(|cpu_ns| cpu_ns.iter().all(|ns| *ns > 0.0))
+        }
+    };
+    Ok(TrialSide { wall_ns, cpu_ns })
+}
+
+fn times(value: &Value, place: &str) -> Result<Vec<f64>, TrialError> {
+    let Value::Array(items) = value else { return refuse(place, "is no list, expected times in ns") };
+    if items.len() > MAX_SAMPLES {
+        return refuse(place, format!("has {} entries, expected at most {MAX_SAMPLES}", items.len()));
+    }
+    let number = |(i, item): (usize, &Value)| match item.as_f64() {
+        Some(ns) if ns.is_finite() && ns >= 0.0 => Ok(ns),
+        _ => {
+            let shown: String = item.to_string().chars().take(60).collect();
+            refuse(&format!("{place}[{i}]"), format!("is {shown}, expected a time in ns"))
+        }
+    };
+    items.iter().enumerate().map(number).collect()
+}
+
+fn launches(
+    fields: &Map<String, Value>,
+    baseline: &TrialSide,
+    candidate: &TrialSide,
+) -> Result<Vec<u32>, TrialError> {
+    let items = match fields.get("launch") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(items)) => items,
+        // One launch for all.
+        Some(Value::Number(_) | Value::String(_)) => return Ok(Vec::new()),
+        Some(_) => return refuse("launch", "is no list, expected the launch of each sample"),
+    };
+    let n = baseline.wall_ns.len();
+    if items.len() != n || candidate.wall_ns.len() != n {
+        let what =
+            format!("has {} entries, expected one for each of the {n} samples of either side", items.len());
+        return refuse("launch", what);
+    }
+    let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
+    let number = |(i, item): (usize, &Value)| match item {
+        Value::Number(_) | Value::String(_) => {
+            let next = numbers.len() as u32;
+            Ok(*numbers.entry(item.to_string()).or_insert(next))
+        }
+        _ => refuse(&format!("launch[{i}]"), "is neither a number nor a name"),
+    };
+    items.iter().enumerate().map(number).collect()
+}
+
+/// Whether an order of turns is given.
+fn alternated(fields: &Map<String, Value>) -> Result<bool, TrialError> {
+    match fields.get("order") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::String(_)) => Ok(true),
+        Some(Value::Array(items)) => {
+            let scalar = |item: &Value| !matches!(item, Value::Object(_) | Value::Null);
+            match items.iter().position(|item| !scalar(item)) {
+                Some(i) => refuse(&format!("order[{i}]"), "is no turn, such as 0, 1, \"AB\" or \"BA\""),
+                None => Ok(!items.is_empty()),
             }
         }
+        Some(_) => refuse("order", "is no list, expected the turns of the sides"),
     }
-
-    fn place(&self) -> String {
-        format!("{}:{}", self.path.display(), self.line)
-    }
-}
-
-impl Iterator for TrialLines {
-    type Item = Result<Trial, TrialError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.broken {
-            return None;
-        }
-        let line = self.next_line().transpose()?;
-        let trial = line.and_then(|text| parse_trial(&self.place(), &text));
-        self.broken = trial.is_err();
-        Some(trial)
-    }
-}
-
-fn whole(path: &Path) -> Result<Vec<u8>, TrialError> {
-    let io = |source| TrialError::Io { path: path.to_owned(), source };
-    let mut text = Vec::new();
-    File::open(path).map_err(io)?.take(MAX_TRIAL_BYTES + 1).read_to_end(&mut text).map_err(io)?;
-    if text.len() as u64 > MAX_TRIAL_BYTES {
-        return Err(TrialError::TooLarge { at: path.display().to_string() });
-    }
-    Ok(text)
-}
-
-fn typed<'a, T: Deserialize<'a>>(at: &str, text: &'a [u8]) -> Result<T, TrialError> {
-    let content = |place: String, what: String| TrialError::Content { at: at.to_owned(), place, what };
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| content(error.path().to_string(), error.inner().to_string()))?;
-    json.end().map_err(|error| content(".".to_owned(), error.to_string()))?;
-    Ok(value)
-}
-
-/// What must be true beyond the types.
-fn checked(document: Document, at: &str, prefix: &str) -> Result<Trial, TrialError> {
-    let refuse = |field: &str, what: String| {
-        Err(TrialError::Content { at: at.to_owned(), place: format!("{prefix}{field}"), what })
-    };
-    let Document { id, baseline, candidate, baseline_cpu, candidate_cpu, launch, order, mode } = document;
-    let columns = [
-        ("baseline", Some(&baseline), None),
-        ("candidate", Some(&candidate), None),
-        ("baseline_cpu", baseline_cpu.as_ref(), Some(("baseline", baseline.len()))),
-        ("candidate_cpu", candidate_cpu.as_ref(), Some(("candidate", candidate.len()))),
-    ];
-    for (name, values, of) in columns {
-        let Some(values) = values else { continue };
-        if values.is_empty() {
-            return refuse(name, "is empty, expected times in ns".into());
-        }
-        if let Some(index) = values.iter().position(|time| !(time.is_finite() && *time > 0.0)) {
-            let what = format!("is {}, expected a positive time in ns", values[index]);
-            return refuse(&format!("{name}[{index}]"), what);
-        }
-        if let Some((other, n)) = of.filter(|(_, n)| *n != values.len()) {
-            return refuse(name, format!("has {} entries, {other} has {n}, expected as many", values.len()));
-        }
-    }
-    let (a, b) = (baseline.len(), candidate.len());
-    if a != b && (mode.is_some_and(Mode::is_paired) || launch.is_some()) {
-        return refuse("candidate", format!("has {b} samples, baseline has {a}, expected as many in pairs"));
-    }
-    if let Some(n) = launch.as_ref().map(Vec::len).filter(|n| *n != a) {
-        return refuse("launch", format!("has {n} entries for {a} samples of each side, expected as many"));
-    }
-    let places = order.as_ref().map(|order| match order {
-        Order::Numbers(numbers) => numbers.len(),
-        Order::Coins(coins) => coins.len(),
-        Order::Places(places) => places.len(),
-        Order::Names(names) => names.len(),
-    });
-    if let Some(n) = places.filter(|n| *n > a + b) {
-        return refuse("order", format!("has {n} entries for {} samples, expected at most as many", a + b));
-    }
-    let cpu = match (baseline_cpu, candidate_cpu) {
-        (Some(baseline), Some(candidate)) => Some([baseline, candidate]),
-        (None, None) => None,
-        (Some(_), None) => return refuse("candidate_cpu", "is missing where baseline_cpu is given".into()),
-        (None, Some(_)) => return refuse("baseline_cpu", "is missing where candidate_cpu is given".into()),
-    };
-    let ordered = places.is_some_and(|n| n > 0);
-    Ok(Trial { id, baseline, candidate, cpu, launch, ordered, mode })
 }

@@ -5,8 +5,8 @@
 //! | `blocks` | raw samples to one log-ratio per block |
 //! | `hodges_lehmann`, `signed_rank` | how much, and how sure, within the blocks at hand |
 //! | `effect` | the same over several launches, never surer than A/A results allow |
+//! | `batches` | how sure within one process whose states last |
 //! | `sequential` | bounds that hold whenever one stops |
-//! | `unpaired` | two series taken one after the other |
 //! | `prediction` | is today like the earlier sessions |
 //! | `power` | what a design can see |
 //! | `suite` | many workloads at once |
@@ -15,6 +15,7 @@
 //! Nothing here invents a number: too little data is `None` or [`Interval::NotEnough`], and a value that has no
 //! logarithm or is not finite is an error with its place. What was measured about it stands in `docs/STATISTICS.md`.
 
+mod batches;
 mod blocks;
 mod effect;
 mod hodges_lehmann;
@@ -26,8 +27,8 @@ mod sequential;
 mod signed_rank;
 mod student;
 mod suite;
-mod unpaired;
 
+pub use batches::{batch_half_width, unpaired_difference};
 pub use blocks::{BlockRatios, Column, block_minima_log_ratios};
 pub use effect::{ENOUGH_AA, Effect, aa_floor, aa_scale, effect};
 pub use hodges_lehmann::{MAX_OBSERVATIONS, hodges_lehmann};
@@ -39,7 +40,6 @@ pub use sequential::always_valid_bounds;
 pub use signed_rank::{EXACT_UP_TO, Interval, signed_rank_interval};
 pub use student::{student_quantile, student_tail};
 pub use suite::{Shift, benjamini_hochberg, suite_shift};
-pub use unpaired::{Unpaired, unpaired};
 
 /// Why an input has no answer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

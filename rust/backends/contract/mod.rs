@@ -7,7 +7,7 @@ pub mod supplier;
 
 /// bindgen's output, unread by people.
 #[allow(missing_docs, non_camel_case_types, non_upper_case_globals, dead_code, clippy::all)]
-pub(super) mod sys {
+pub(crate) mod sys {
     include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 }
 
