@@ -11,6 +11,7 @@ __all__ = [
     "TrialJudge",
     "__version__",
     "accept_baseline",
+    "build_library",
     "doctor",
     "find_baselines",
     "identify",
@@ -55,6 +56,11 @@ def worker() -> int: ...
 def accept_baseline(
     root: str | PathLike[str], recording: str, who: str, why: str, platform: str | None = None
 ) -> Path: ...
+def build_library(
+    folder: str | PathLike[str],
+    rev: str | None = None,
+    progress: Callable[[int, int, float, str, str], object] | None = None,
+) -> tuple[Path, str, bool]: ...
 def list_baselines(root: str | PathLike[str]) -> str: ...
 def find_baselines(root: str | PathLike[str], plan: str, most: int) -> tuple[str, list[Path]]: ...
 def mismatches(earlier: str, later: str) -> str: ...

@@ -275,6 +275,9 @@ def _speed_table(rows: Iterable[TableRow], width: int) -> Table:
 
 def _side_labels(subject: str, other: str) -> tuple[str, str]:
     """Short headings for two backends: their languages, or their names where these are equal."""
+    if "@" in subject and "@" in other:
+        # Two builds of one backend.
+        return subject.split("@")[1], other.split("@")[1]
     left, right = (
         "plugin" if "@" in name else LANGUAGES.get(name.split("-")[0], name) for name in (subject, other)
     )

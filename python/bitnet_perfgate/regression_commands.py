@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 import bitnet_perfgate as perfgate
-from bitnet_perfgate import display, environment, options, regression, trials
+from bitnet_perfgate import display, environment, options, regression, revisions, trials
 from bitnet_perfgate.documents import RECORDING_SUFFIX
 from bitnet_perfgate.job import Job, present, rendered, write
 from bitnet_perfgate.runs import DEFAULT_SEED
@@ -103,15 +103,16 @@ def _builds(
     if library and rev:
         raise perfgate.InputError("--library and --rev: name one other build, not two")
     if rev:
-        from bitnet_perfgate import revisions
-
-        old, new, name = revisions.build_both(rev)
-    else:
-        assert library is not None
-        old, name = library, library.name
+        return job.perform(
+            lambda progress: revisions.compare_revision(
+                rev, backends=backend or (), progress=progress, **arguments
+            )
+        )
+    if library is None:
+        raise perfgate.InputError("no other build is named")
     return job.perform(
         lambda progress: regression.compare_libraries(
-            old, new, name=name, backends=backend or (), progress=progress, **arguments
+            library, new, name=library.name, backends=backend or (), progress=progress, **arguments
         )
     )
 

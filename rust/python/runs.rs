@@ -221,7 +221,8 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
                         Why::TooSlow => format!("too slow, measured afresh: {}", inner.what),
                     };
                     let arguments = (done, total, inner.fraction, what.as_str(), inner.phase.name());
-                    flow = tell(progress.as_ref(), arguments, &mut failure);
+                    let told = progress.as_ref().filter(|_| !inner.what.is_empty());
+                    flow = tell(told, arguments, &mut failure);
                 }
                 flow.clone()
             };
