@@ -23,6 +23,7 @@ __all__ = [
     "plan",
     "run",
     "save_recording",
+    "selftest",
     "speed_table",
     "worker",
     "workloads",
@@ -52,6 +53,11 @@ def run(
     options: str, progress: Callable[[int, int, float, str, str], object] | None = None
 ) -> tuple[str, str]: ...
 def judge(recording: str, judgement: str = "{}") -> str: ...
+def selftest(
+    options: str,
+    budget_s: float,
+    progress: Callable[[int, int, float, str, str], object] | None = None,
+) -> str: ...
 def worker() -> int: ...
 def accept_baseline(
     root: str | PathLike[str], recording: str, who: str, why: str, platform: str | None = None
