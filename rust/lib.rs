@@ -3,7 +3,7 @@
 //! The folders read as a sentence: what a BitNet is ([`bitnet`]), who can compute it ([`backends`]), what we
 //! ask of them ([`workloads`]), do they agree ([`parity`]), how long did it take ([`measure`]), run it all
 //! ([`campaign`]), what we keep ([`record`]), what the numbers mean ([`stats`]), what we conclude ([`gate`]),
-//! what we say ([`report`]), who may ask (`python`). Who may import whom is in `docs/ARCHITECTURE.md` and is
+//! what we say ([`report`]), which build ([`builds`]), who may ask (`python`). Who may import whom is in `docs/ARCHITECTURE.md` and is
 //! enforced by `tests/architecture.rs`.
 //!
 //! The first law: no evidence is never a pass.
@@ -31,6 +31,8 @@ pub mod gate;
 pub mod session;
 
 pub mod report;
+
+pub mod builds;
 
 #[cfg(feature = "ffi")]
 pub mod export;

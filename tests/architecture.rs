@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gate", &["record", "stats", "units"]),
     ("session", &["campaign", "gate", "stats", "record", "units"]),
     ("report", &["record", "gate", "units"]),
+    ("builds", &[]),
     ("export", &["bitnet", "backends", "inference"]),
 ];
 

@@ -21,7 +21,9 @@ from bitnet_perfgate.regression import (
     gate,
     list_baselines,
 )
+from bitnet_perfgate.revisions import compare_revision
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
+from bitnet_perfgate.selftest import selftest
 from bitnet_perfgate.trials import TrialVerdict, judge_trial, judge_trials
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "accept_baseline",
     "compare",
     "compare_libraries",
+    "compare_revision",
     "crossval",
     "diff_baselines",
     "doctor",
@@ -49,5 +52,6 @@ __all__ = [
     "make_model",
     "plan",
     "run",
+    "selftest",
     "workloads",
 ]

@@ -11,6 +11,7 @@ __all__ = [
     "TrialJudge",
     "__version__",
     "accept_baseline",
+    "build_library",
     "doctor",
     "find_baselines",
     "identify",
@@ -22,6 +23,7 @@ __all__ = [
     "plan",
     "run",
     "save_recording",
+    "selftest",
     "speed_table",
     "worker",
     "workloads",
@@ -51,10 +53,20 @@ def run(
     options: str, progress: Callable[[int, int, float, str, str], object] | None = None
 ) -> tuple[str, str]: ...
 def judge(recording: str, judgement: str = "{}") -> str: ...
+def selftest(
+    options: str,
+    budget_s: float,
+    progress: Callable[[int, int, float, str, str], object] | None = None,
+) -> str: ...
 def worker() -> int: ...
 def accept_baseline(
     root: str | PathLike[str], recording: str, who: str, why: str, platform: str | None = None
 ) -> Path: ...
+def build_library(
+    folder: str | PathLike[str],
+    rev: str | None = None,
+    progress: Callable[[int, int, float, str, str], object] | None = None,
+) -> tuple[Path, str, bool]: ...
 def list_baselines(root: str | PathLike[str]) -> str: ...
 def find_baselines(root: str | PathLike[str], plan: str, most: int) -> tuple[str, list[Path]]: ...
 def mismatches(earlier: str, later: str) -> str: ...

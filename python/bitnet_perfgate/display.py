@@ -178,6 +178,39 @@ def show_identification(console: Console, document: Document, verbosity: int) ->
                 console.print(Padding(_text(f"{layout['layout']}: {layout['finding']}{why}"), (0, 0, 0, 4)))
 
 
+def show_selftest(console: Console, document: Document) -> None:
+    """Planted slow-downs and what became of them."""
+    table = _table("planted", "judged", "red", "neutral", "pass", "measured", "interval", "wrong at most")
+    percent = _percent
+    for row in document["found"]:
+        table.add_row(
+            percent(row["planted"], 0),
+            *(str(row[name]) for name in ("n", "fail", "neutral", "pass")),
+            percent(row["measured"], 1),
+            f"+-{percent(row['half_width'], 1).lstrip('+')}",
+            percent(row["wrong_at_most"], 1).lstrip("+"),
+        )
+    limit = percent(document["margin"], 0).lstrip("+")
+    console.print(
+        f"{document['rounds']} rounds of {document['launches']} fresh processes in "
+        f"{document['budget_s']:.0f} s; red means slower than {limit}",
+        style="bold",
+    )
+    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(
+        _text(
+            "wrong: red for equal sides, pass beyond the margin; upper 95 % bound. One measurement each: the "
+            "gate measures what is red a second time."
+        )
+    )
+    if document["incomplete"]:
+        console.print(_text(f"INCOMPLETE ({document['incomplete']})"), style="bold red")
+
+
+def _percent(share: float | None, digits: int) -> str:
+    return "-" if share is None else f"{share * 100:+.{digits}f} %"
+
+
 def show_difference(console: Console, document: Document) -> None:
     """What two recordings differ in."""
     fields = [(row["field"], f"{row['earlier']!r} -> {row['later']!r}") for row in document["mismatches"]]
@@ -275,6 +308,9 @@ def _speed_table(rows: Iterable[TableRow], width: int) -> Table:
 
 def _side_labels(subject: str, other: str) -> tuple[str, str]:
     """Short headings for two backends: their languages, or their names where these are equal."""
+    if "@" in subject and "@" in other:
+        # Two builds of one backend.
+        return subject.split("@")[1], other.split("@")[1]
     left, right = (
         "plugin" if "@" in name else LANGUAGES.get(name.split("-")[0], name) for name in (subject, other)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,11 @@ from typing import Annotated, Any
 import typer
 
 import bitnet_perfgate as perfgate
-from bitnet_perfgate import display, environment, options, regression, trials
+from bitnet_perfgate import display, environment, options, regression, revisions, trials
 from bitnet_perfgate.documents import RECORDING_SUFFIX
-from bitnet_perfgate.job import Job, present, rendered, write
+from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
+from bitnet_perfgate.job import Job, complain, present, rendered, write
+from bitnet_perfgate.progress import ProgressDisplay
 from bitnet_perfgate.runs import DEFAULT_SEED
 
 POLICY_FILE = Path("perfgate.toml")
@@ -103,15 +106,16 @@ def _builds(
     if library and rev:
         raise perfgate.InputError("--library and --rev: name one other build, not two")
     if rev:
-        from bitnet_perfgate import revisions
-
-        old, new, name = revisions.build_both(rev)
-    else:
-        assert library is not None
-        old, name = library, library.name
+        return job.perform(
+            lambda progress: revisions.compare_revision(
+                rev, backends=backend or (), progress=progress, **arguments
+            )
+        )
+    if library is None:
+        raise perfgate.InputError("no other build is named")
     return job.perform(
         lambda progress: regression.compare_libraries(
-            old, new, name=name, backends=backend or (), progress=progress, **arguments
+            library, new, name=library.name, backends=backend or (), progress=progress, **arguments
         )
     )
 
@@ -322,10 +326,31 @@ def diff(
     return 0
 
 
+def selftest(
+    quick: Annotated[bool, typer.Option("--quick", help="Under two minutes.")] = False,
+    format: options.Format = "human",
+    quiet: options.Quiet = False,
+) -> int:
+    """Plant slow-downs into a real kernel and count what the gate finds on this machine.
+
+    Exit codes: 0 done, 2 unusable, 3 no round was finished, 130 interrupted. The counts are the result.
+    """
+    with (
+        interruption_announced(complain),
+        ProgressDisplay(display.console_on(sys.stderr), -int(quiet)) as progress,
+    ):
+        found = perfgate.selftest(quick=quick, progress=progress)
+    present(found, format, display.show_selftest)
+    if found["incomplete"] == "interrupted":
+        return EXIT_INTERRUPTED
+    return 0 if found["rounds"] else 3
+
+
 def register(app: typer.Typer, settings: dict[str, Any]) -> None:
     """Adds these commands."""
     app.command()(gate)
     app.command()(compare)
+    app.command()(selftest)
     baselines = typer.Typer(
         help=f"Accepted recordings (*{RECORDING_SUFFIX}): the only commands that write them.", **settings
     )

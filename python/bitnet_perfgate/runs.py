@@ -193,6 +193,12 @@ def load_recording(path: StrPath) -> Result:
     return Result.of(Recording(json.loads(recording)), Verdict(json.loads(_core.judge(recording))))
 
 
+def options_json(**options: Any) -> str:
+    """Options of a run that leave the rest at its defaults, as Rust expects them."""
+    defaults: dict[str, Any] = {"categories": (), "workloads": (), "backends": (), "plugins": (), "model": None}
+    return _options(**{**defaults, **options})
+
+
 def _measure(options: str, progress: Progress | None) -> Result:
     recording, verdict = _core.run(options, progress)
     return Result.of(Recording(json.loads(recording)), Verdict(json.loads(verdict)))

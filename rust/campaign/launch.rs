@@ -40,7 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of a dead process's last words that are quoted.
 const LAST_WORDS: usize = 300;
 
-/// Starts the process, waits for its recording and tells `watcher` every step.
+/// Starts the process, waits for its recording and tells `watcher` every step; before the first one, steps without a
+/// workload, so that a wish to stop is heard.
 ///
 /// A process that dies leaves a recording of the plan with `incomplete` set to the reason. When the watcher breaks, the
 /// process is asked to stop, and what it measured comes back with that reason.
@@ -57,13 +58,8 @@ pub fn launch(
     let text = serde_json::to_string(order).map_err(|why| error(why.to_string()))?;
     // A process that is already dead is told apart below, by what it said and how it ended.
     let _ = process.stdin.as_mut().map(|stdin| stdin.write_all(format!("{text}\n").as_bytes()));
-    let mut last = OwnedStep {
-        done: 0,
-        total: 1,
-        fraction: 0.0,
-        what: "starting a fresh process".into(),
-        phase: Phase::Agreement,
-    };
+    let mut last =
+        OwnedStep { done: 0, total: 1, fraction: 0.0, what: String::new(), phase: Phase::Agreement };
     let mut stopped: Option<(String, Instant)> = None;
     loop {
         match process.lines.recv_timeout(HEARING) {
@@ -157,12 +153,11 @@ fn died(order: &LaunchOrder, mut process: Process, last: &OwnedStep) -> Result<R
     let said = process.complaints.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).trim().lines().last().map(shortened).unwrap_or_default();
     let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
-    let reason = format!(
-        "the process of launch {} {how} during {} of {}{said}",
-        order.order.index,
-        last.phase.name(),
-        last.what
-    );
+    let during = match last.what.as_str() {
+        "" => "before its first step".to_owned(),
+        what => format!("during {} of {what}", last.phase.name()),
+    };
+    let reason = format!("the process of launch {} {how} {during}{said}", order.order.index);
     unmeasured(order, reason)
 }
 

@@ -16,6 +16,7 @@ mod agree;
 mod cast;
 mod launch;
 mod selection;
+mod slowed;
 mod tasks;
 mod timing;
 pub mod worker;
@@ -25,10 +26,12 @@ use crate::bitnet::model::gguf::GgufError;
 use crate::measure::{self, MeasureError};
 use crate::record::{Launch, Memory, PlanRecord, PlannedWorkload, Recording, SCHEMA, Skipped, Tool, now_utc};
 use crate::workloads::catalog::Profile;
+use crate::workloads::{Inputs, Run, Workload};
 pub use cast::{Cast, Group};
 pub use launch::{LaunchOrder, WorkerCommand, launch};
 pub use selection::{Builds, Selection, SelectionError, load};
 use serde::{Deserialize, Serialize};
+use slowed::Slowed;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 pub use tasks::{ModelFile, Task};
@@ -54,7 +57,7 @@ pub struct Request {
 }
 
 /// Which launch of a run this is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// Its number, from 0. Plain loops are timed in launch 0 only: they serve one rule, and cost most of the time.
@@ -67,12 +70,15 @@ pub struct Order {
     pub twin: bool,
     /// Whether the measuring thread stays on one CPU, the least busy one at the start.
     pub pin: bool,
+    /// Slow-downs (ratio - 1) injected into further instances of the reference, for the self-test.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub injected: Vec<f64>,
 }
 
 impl Order {
     /// The only launch: everything, with a second instance of the reference, on whatever CPU.
     pub fn alone() -> Self {
-        Self { index: 0, stage: 1, workloads: None, twin: true, pin: false }
+        Self { index: 0, stage: 1, workloads: None, twin: true, pin: false, injected: Vec::new() }
     }
 
     /// Seed of the order of sides: another one in every launch, while the inputs stay the same.
@@ -330,19 +336,8 @@ fn perform(
             }
         }
     }
-    if let Some(reference) = cast.reference().filter(|_| order.twin && plan.is_some())
-        && agreed.iter().any(|contender| contender.name == reference.name())
-    {
-        let name = format!("{}{}", reference.name(), timing::TWIN);
-        match agree::first_run(workload, &inputs, reference.as_ref(), oracle.as_ref()) {
-            agree::First::Agreed(_, run) => {
-                agreed.push(Contender { name, backend: reference.as_ref(), run });
-            }
-            agree::First::Failed(row) => {
-                found.recording.agreements.push(crate::record::AgreementRow { backend: name, ..*row });
-            }
-            agree::First::Unsupported(reason) => found.recording.skipped.push(skip(&name, &reason)),
-        }
+    if plan.is_some() {
+        instances(workload, &inputs, (cast, order), oracle.as_ref(), &mut agreed, &mut found.recording);
     }
     match plan {
         Some(plan) => timing::time(
@@ -353,6 +348,39 @@ fn perform(
             step,
         ),
         None => Ok(ControlFlow::Continue(())),
+    }
+}
+
+/// Further instances of the reference: its twin for the A/A arm, and slowed ones for the self-test.
+fn instances<'a>(
+    workload: &Workload,
+    inputs: &'a Inputs<'_>,
+    (cast, order): (&'a Cast, &Order),
+    oracle: &dyn Run,
+    agreed: &mut Vec<Contender<'a>>,
+    recording: &mut Recording,
+) {
+    let Some(reference) = cast.reference() else { return };
+    if !agreed.iter().any(|contender| contender.name == reference.name()) {
+        return;
+    }
+    let twin = order.twin.then_some((timing::TWIN.to_owned(), None));
+    let slowed = order.injected.iter().map(|share| (format!("+{:.0}%", share * 100.0), Some(*share)));
+    for (suffix, share) in twin.into_iter().chain(slowed) {
+        let name = format!("{}{suffix}", reference.name());
+        match agree::first_run(workload, inputs, reference.as_ref(), oracle) {
+            agree::First::Agreed(_, run) => {
+                let run: Box<dyn Run + 'a> = match share {
+                    None => run,
+                    Some(share) => Box::new(Slowed { run, share }),
+                };
+                agreed.push(Contender { name, backend: reference.as_ref(), run });
+            }
+            agree::First::Failed(row) => {
+                recording.agreements.push(crate::record::AgreementRow { backend: name, ..*row });
+            }
+            agree::First::Unsupported(reason) => recording.skipped.push(skip(&name, &reason)),
+        }
     }
 }
 

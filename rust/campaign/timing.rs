@@ -110,9 +110,11 @@ pub(super) fn time(
         found.recording.skipped.push(skip(&format!("timing of {} on {name}", workload.id), &reason));
     }
     for group in cast.groups() {
-        let twin = format!("{}{TWIN}", group.reference);
-        let belongs =
-            |contender: &Contender<'_>| group.members.contains(&contender.name) || contender.name == twin;
+        // Its further instances are called by its name and a suffix.
+        let instances = format!("{}+", group.reference);
+        let belongs = |contender: &Contender<'_>| {
+            group.members.contains(&contender.name) || contender.name.starts_with(&instances)
+        };
         let (members, others) = contenders.into_iter().partition(belongs);
         contenders = others;
         let members = Ready { workload, inputs, oracle, agreed: members };

@@ -5,6 +5,7 @@
 //! `RuntimeError` that asks for a report.
 
 mod baselines;
+mod builds;
 mod documents;
 mod runs;
 mod trials;
@@ -226,6 +227,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
     baselines::register(module)?;
+    builds::register(module)?;
     runs::register(module)?;
     trials::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;

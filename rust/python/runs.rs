@@ -221,7 +221,8 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
                         Why::TooSlow => format!("too slow, measured afresh: {}", inner.what),
                     };
                     let arguments = (done, total, inner.fraction, what.as_str(), inner.phase.name());
-                    flow = tell(progress.as_ref(), arguments, &mut failure);
+                    let told = progress.as_ref().filter(|_| !inner.what.is_empty());
+                    flow = tell(told, arguments, &mut failure);
                 }
                 flow.clone()
             };
@@ -231,6 +232,7 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
                 workloads: step.workloads.clone(),
                 twin: true,
                 pin: fresh,
+                injected: Vec::new(),
             };
             if fresh {
                 let order = LaunchOrder { request: request.clone(), selection: selection.clone(), order };
@@ -281,11 +283,53 @@ fn worker(py: Python<'_>) -> PyResult<u8> {
     })
 }
 
+/// Plants slow-downs into a kernel and counts what the gate finds, for `budget_s` seconds. `options` as in [`run`] with one
+/// workload or more; `progress` is told the share of the budget that is spent. Returns the counts as JSON text.
+#[pyfunction]
+#[pyo3(signature = (options, budget_s, progress=None))]
+fn selftest(py: Python<'_>, options: &str, budget_s: f64, progress: Option<Py<PyAny>>) -> PyResult<String> {
+    let options = RunOptions::parse(options)?;
+    let request = options.request()?;
+    if !(budget_s > 0.0 && budget_s.is_finite()) {
+        return Err(input_error(format!("budget is {budget_s} s, expected a positive number")));
+    }
+    let timing = request.timing.clone().ok_or_else(|| input_error("the self-test times kernels"))?;
+    guarded(py, move || {
+        let selection = options.selection();
+        let begin = std::time::Instant::now();
+        let spent = || begin.elapsed().as_secs_f64() / budget_s;
+        let mut failure = None;
+        let command = WorkerCommand(options.worker.clone());
+        let mut round: u64 = 0;
+        let mut launch = |index: u32| {
+            // Another seed for every round: inputs and orders are new draws.
+            let request = Request { seed: request.seed.wrapping_add(round), ..request.clone() };
+            round += u64::from(index + 1 == timing.launches);
+            let injected = session::PLANTED.to_vec();
+            let order = Order { index, stage: 1, workloads: None, twin: true, pin: true, injected };
+            let order = LaunchOrder { request, selection: selection.clone(), order };
+            let mut watcher = |step: &campaign::Step<'_>| {
+                let told = progress.as_ref().filter(|_| !step.what.is_empty());
+                let arguments = (0, 1, spent().min(1.0), step.what, step.phase.name());
+                tell(told, arguments, &mut failure)
+            };
+            campaign::launch(&command, &order, &mut watcher)
+        };
+        let mut go_on = |_| if spent() < 1.0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let found = session::selftest(timing.launches, &mut launch, &mut go_on);
+        match failure {
+            Some(error) => Err(error),
+            None => json(&found.map_err(|why| typed_error(&why))?),
+        }
+    })
+}
+
 /// Adds these functions to the module.
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(plan, module)?)?;
     module.add_function(wrap_pyfunction!(run, module)?)?;
     module.add_function(wrap_pyfunction!(judge, module)?)?;
     module.add_function(wrap_pyfunction!(worker, module)?)?;
+    module.add_function(wrap_pyfunction!(selftest, module)?)?;
     Ok(())
 }

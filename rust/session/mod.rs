@@ -11,6 +11,10 @@
 //! has the file comes to the same answer. There is no "until green": a second look happens once, and what was red at
 //! first and is not reproduced is neutral, never pass.
 
+mod selftest;
+
+pub use selftest::{Found, PLANTED, RoundLauncher, SelfTest, selftest};
+
 use crate::campaign::CampaignError;
 use crate::gate::verdict::{Certainty, Comparison};
 use crate::gate::{self, ALWAYS_VALID, Answer, Baseline, Case, LEAST_LAUNCHES, Policy, Verdict};

@@ -9,6 +9,7 @@
 //! | `sequential` | bounds that hold whenever one stops |
 //! | `prediction` | is today like the earlier sessions |
 //! | `power` | what a design can see |
+//! | `binomial` | how large a rate may be |
 //! | `suite` | many workloads at once |
 //! | `quantile`, `normal`, `student` | what the others need |
 //!
@@ -16,6 +17,7 @@
 //! logarithm or is not finite is an error with its place. What was measured about it stands in `docs/STATISTICS.md`.
 
 mod batches;
+mod binomial;
 mod blocks;
 mod effect;
 mod hodges_lehmann;
@@ -29,6 +31,7 @@ mod student;
 mod suite;
 
 pub use batches::{batch_half_width, unpaired_difference};
+pub use binomial::binomial_upper;
 pub use blocks::{BlockRatios, Column, block_minima_log_ratios};
 pub use effect::{ENOUGH_AA, Effect, aa_floor, aa_scale, effect};
 pub use hodges_lehmann::{MAX_OBSERVATIONS, hodges_lehmann};

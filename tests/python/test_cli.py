@@ -149,7 +149,7 @@ def test_a_reference_folder_is_said_to_be_unused(cli: Cli) -> None:
     ("arguments", "words"),
     [
         ((), ("run", "crossval", "list", "doctor", "identify", "model")),
-        (("gate",), ("'gate'", "run, crossval")),
+        (("gait",), ("'gait'", "run, crossval")),
         (("model",), ("make",)),
         (("model", "mak"), ("make",)),
         (("run", "--nonsense"), ("--nonsense",)),
