@@ -92,7 +92,7 @@ def run(
     """
     chosen = options.selection(model, category, workload, backend, plugin, seed, skip_cpp)
     timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup}
-    judged = {"thresholds": regression_commands.policy_file(thresholds), "strict": strict}
+    judged: dict[str, Any] = {"thresholds": regression_commands.policy_file(thresholds), "strict": strict}
     if dry_run:
         return _show_plan(gate.plan(**chosen, **timing), format)
     inputs = [path for path in (model, *(plugin or ())) if path]

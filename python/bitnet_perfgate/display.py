@@ -217,7 +217,11 @@ def show_difference(console: Console, document: Document) -> None:
     _show_pairs(console, "Not comparable: these differ", fields)
     for name in ("appeared", "vanished"):
         if document[name]:
-            _section(console, f"Workloads that {name}", _lines([printable(id) for id in document[name]]))
+            _section(
+                console,
+                f"Workloads that {name}",
+                _lines([printable(workload) for workload in document[name]]),
+            )
     if not (fields or document["appeared"] or document["vanished"]):
         console.print("comparable: same machine, builds, tool, seed and workloads")
 

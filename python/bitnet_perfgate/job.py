@@ -94,6 +94,7 @@ def _default_output() -> Path:
 
 
 def present(document: Shown, format: str, show: Callable[[Console, Shown], None]) -> None:
+    """Writes a document to stdout, as JSON or as ``show`` shows it."""
     write(
         document.to_json() + "\n" if format == "json" else rendered(lambda console: show(console, document))
     )

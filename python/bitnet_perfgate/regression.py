@@ -1,4 +1,4 @@
-"""Is it slower than before: accepted recordings (baselines), other builds, two recordings. Rust keeps and judges."""
+"""Is it slower than before: against accepted recordings, other builds, other recordings. Rust judges."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def gate(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Measures as `run` does, and judges a regression against accepted recordings of this machine and these builds.
+    """Measures as `run` does, and judges a regression against accepted recordings of this machine and builds.
 
-    ``baseline`` is the folder of a store, or one recording. Nothing is written: only `accept_baseline` and
-    `record_baseline` write baselines. Without one the verdict is neutral and says how to record one. The other arguments
+    ``baseline`` is the folder of a store, or one recording. Nothing is written: only `accept_baseline`
+    writes baselines. Without one the verdict is neutral and says how to record one. The other arguments
     and the errors are those of `run`.
     """
     options: dict[str, Any] = {
@@ -52,7 +52,7 @@ def gate(
         "seed": seed,
         "skip_cpp": skip_cpp,
     }
-    timing = {"profile": profile, "iterations": iterations, "warmup": warmup}
+    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup}
     planned = plan(**options, **timing)
     against = judgement(thresholds, strict, **_sessions(Path(baseline), planned))
     return measure(options, against, progress, **timing)
@@ -80,8 +80,8 @@ def compare(
 ) -> Result:
     """Judges the recording ``later`` against one or several ``earlier`` ones, oldest first.
 
-    What was not measured in the same blocks is compared through the ratio to the C++ reference; with fewer than three
-    earlier recordings the answer is neutral at best, and red only beyond 15 %.
+    What was not measured in the same blocks is compared through the ratio to the C++ reference; with fewer
+    than three earlier recordings the answer is neutral at best, and red only beyond 15 %.
 
     Raises `FileError` and `InputError` as `load_recording`.
     """
@@ -116,9 +116,9 @@ def compare_libraries(
 ) -> Result:
     """Times two builds of this project in the same blocks, backend by backend, and judges the new one.
 
-    ``old`` and ``new`` are shared libraries that export ``bitnet_backend_v1``; without ``new`` it is the build that runs
-    now. Both are loaded through the same contract, and the old one twice: what two copies of one build differ by is the
-    floor of every interval. Loading a library runs its code.
+    ``old`` and ``new`` are shared libraries that export ``bitnet_backend_v1``; without ``new`` it is the
+    build that runs now. Both are loaded through the same contract, and the old one twice: what two copies
+    of one build differ by is the floor of every interval. Loading a library runs its code.
     """
     with tempfile.TemporaryDirectory(prefix="perfgate-builds-") as folder:
         copies = {
@@ -166,8 +166,8 @@ def accept_baseline(
 ) -> Path:
     """Adds a recording to the baselines of its machine and builds; returns the new file.
 
-    Refuses with `InputError` what is incomplete, holds no samples, disagrees with the oracle or looks made up.
-    ``platform`` is ``<os>-<arch>``; another one than the recording's is refused.
+    Refuses with `InputError` what is incomplete, holds no samples, disagrees with the oracle or looks made
+    up. ``platform`` is ``<os>-<arch>``; another one than the recording's is refused.
     """
     text = (
         recording.to_json()
@@ -178,7 +178,7 @@ def accept_baseline(
 
 
 def list_baselines(baseline: StrPath = BASELINES_FOLDER) -> list[Document]:
-    """Every baseline of a store, oldest first within a machine: path, platform, fingerprint, who, when, why."""
+    """Every baseline of a store, oldest first within a machine: where, of which machine, who, when, why."""
     return [Document(row) for row in json.loads(_core.list_baselines(os.fspath(baseline)))]
 
 

@@ -1,4 +1,4 @@
-"""The commands about regressions: gate, compare, baseline. They parse, call the public functions, show and exit."""
+"""The commands about regressions. They parse, call the public functions, show and exit."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def compare(
 ) -> int:
     """Judge two recordings, two builds, or samples measured elsewhere.
 
-    Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral. With --trials the worst answer decides.
+    Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral. With --trials the worst decides.
     """
     ways = [
         name

@@ -1,4 +1,4 @@
-"""Another revision of this project beside this one: both built with the same flags. Rust runs git and cargo."""
+"""Another revision beside this one, both built with the same flags. Rust runs git and cargo."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from bitnet_perfgate.runs import Progress, StrPath
 def compare_revision(
     rev: str, *, folder: StrPath = ".", progress: Progress | None = None, **options: Any
 ) -> Result:
-    """Builds the git revision ``rev`` and the working tree of the checkout around ``folder``, and judges the latter.
+    """Builds the git revision ``rev`` and the working tree of the checkout at ``folder``; judges the latter.
 
-    ``options`` are those of `compare_libraries`. Builds are kept below ``target/perfgate``: a revision that is already
-    built is not built again.
+    ``options`` are those of `compare_libraries`. Builds are kept below ``target/perfgate``: a revision that
+    is already built is not built again.
 
-    Raises `InputError` for an unknown revision, one that is too old to be loaded beside this one, and a build that
-    fails, each with what git or cargo said.
+    Raises `InputError` for an unknown revision, one that is too old to be loaded beside this one, and a
+    build that fails, each with what git or cargo said.
     """
     path = os.fspath(folder)
     old, commit, _ = _core.build_library(path, rev, progress)

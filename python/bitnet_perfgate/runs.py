@@ -43,9 +43,9 @@ def run(
 ) -> Result:
     """Compares every backend with the oracle, times those that agree against the C++ reference, and judges.
 
-    Five fresh processes measure; what is clear after three is left alone, what is undecided is measured once more, and
-    what looks too slow is measured afresh: red needs both. No baseline is read, so no regression is judged. What
-    disagrees is not timed.
+    Five fresh processes measure; what is clear after three is left alone, what is undecided is measured
+    once more, and what looks too slow is measured afresh: red needs both. No baseline is read, so no
+    regression is judged. What disagrees is not timed.
 
     Args:
         model: a GGUF file whose ternary tensors are the weights, instead of weights drawn from ``seed``.
@@ -195,8 +195,8 @@ def load_recording(path: StrPath) -> Result:
 
 def options_json(**options: Any) -> str:
     """Options of a run that leave the rest at its defaults, as Rust expects them."""
-    defaults: dict[str, Any] = {"categories": (), "workloads": (), "backends": (), "plugins": (), "model": None}
-    return _options(**{**defaults, **options})
+    lists: dict[str, Any] = {"categories": (), "workloads": (), "backends": (), "plugins": ()}
+    return _options(**{"model": None, **lists, **options})
 
 
 def _measure(options: str, progress: Progress | None) -> Result:

@@ -1,4 +1,4 @@
-"""Does the gate keep its promises on this machine: planted slow-downs of a real kernel, judged and counted by Rust."""
+"""Does the gate keep its promises on this machine: planted slow-downs, judged and counted by Rust."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def selftest(
     seed: int = DEFAULT_SEED,
     progress: Progress | None = None,
 ) -> Document:
-    """Plants slow-downs of 0, 3, 5, 10 and 15 % into the C++ reference's kernels and judges each against it at 5 %.
+    """Plants slow-downs of 0, 3, 5, 10 and 15 % into the C++ reference's kernels and judges each at 5 %.
 
-    Every round is five fresh processes; rounds follow until ``budget_s`` is spent (90 s if ``quick``, else 600 s). The
-    document counts, for each planted slow-down, how many comparisons were red, undecided and passed, how much slower they
-    were measured, and the upper 95 % bound of the rate of wrong answers. Errors are those of `run`.
+    Every round is five fresh processes; rounds follow until ``budget_s`` is spent (90 s if ``quick``, else
+    600 s). The document counts, for each planted slow-down, how many comparisons were red, undecided and
+    passed, how much slower they were measured, and the upper 95 % bound of the rate of wrong answers.
+    Errors are those of `run`.
     """
     options = options_json(workloads=workloads, seed=seed, worker=worker.command())
     budget = budget_s if budget_s is not None else QUICK_S if quick else WHOLE_S

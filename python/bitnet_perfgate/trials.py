@@ -1,7 +1,8 @@
 """Samples measured elsewhere: two arrays of times in, pass, fail or neutral out. Rust reads and judges.
 
-A trial is ``{"baseline": [ns...], "candidate": [ns...]}`` with optional ``baseline_cpu``, ``candidate_cpu``, ``launch``,
-``order``, ``mode`` (``seq``, ``int``, ``intpin``, ``int5pin``, ``duet``) and ``id``; `docs/STATISTICS.md` says how it is judged.
+A trial is ``{"baseline": [ns...], "candidate": [ns...]}`` with optional ``baseline_cpu``,
+``candidate_cpu``, ``launch``, ``order``, ``mode`` (``seq``, ``int``, ``intpin``, ``int5pin``, ``duet``) and
+``id``; `docs/STATISTICS.md` says how it is judged.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def judge_trials(
     margin: float = DEFAULT_MARGIN,
     strict: bool = False,
 ) -> Iterator[TrialVerdict]:
-    """Judges the trials of a file with one on each line, in order; empty lines are skipped. Errors as `judge_trial`."""
+    """Judges the trials of a file with one on each line, in order; errors as `judge_trial`."""
     judge = _judge(calibration, margin, strict)
     text, name = _text(path, "trials")
     for number, line in enumerate(text.splitlines(), 1):

@@ -372,7 +372,7 @@ fn instances<'a>(
             agree::First::Agreed(_, run) => {
                 let run: Box<dyn Run + 'a> = match share {
                     None => run,
-                    Some(share) => Box::new(Slowed { run, share }),
+                    Some(share) => Box::new(Slowed::new(run, share)),
                 };
                 agreed.push(Contender { name, backend: reference.as_ref(), run });
             }
