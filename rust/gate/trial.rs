@@ -322,7 +322,7 @@ fn paired(
     for i in 0..baseline.len() {
         let launch = launch_of(i) as usize;
         filled.resize(filled.len().max(launch + 1), 0);
-        block.push((launch as u64) << 32 | filled[launch] / length as u64);
+        block.push(((launch as u64) << 32) | (filled[launch] / length as u64));
         filled[launch] += 1;
     }
     let whole = |i: &usize| {
