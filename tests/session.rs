@@ -226,7 +226,7 @@ fn red_needs_a_second_measurement() {
 fn undecided_workloads_get_as_many_launches_again_once() {
     // One workload whose launches scatter so much that they cannot tell.
     let wandering = |id: &str, step: &Step| {
-        let away = if step.index % 2 == 0 { 0.08 } else { -0.08 };
+        let away = if step.index.is_multiple_of(2) { 0.08 } else { -0.08 };
         if id == ids(2)[1] { 1.06_f64.ln() + away } else { 0.0 }
     };
     let script = Script {
