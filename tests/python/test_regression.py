@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import bitnet_perfgate as perfgate
 from bitnet_perfgate import _core, regression, worker
-from conftest import Cli, assert_refused, command, environment
+from conftest import REPOSITORY, Cli, assert_refused, command, environment
 
 PRODUCT = "matmul/i2_s/640x2560/b1/t1/hot"
 SMALL = ("--workload", PRODUCT, "--workload", "quantize/i2_s/640x2560")
@@ -43,6 +44,21 @@ def test_a_run_is_several_fresh_processes_with_an_aa_arm(recording: Path) -> Non
     verdict = perfgate.load_recording(recording).verdict
     assert not any("+aa" in row["subject"] for row in verdict["comparisons"])
     assert all(row["n_launches"] >= 3 for row in verdict["comparisons"] if row["required"])
+
+
+def test_every_kind_of_verdict_follows_the_published_schema(recording: Path) -> None:
+    schema = json.loads((REPOSITORY / "docs" / "schemas" / "verdict-1.schema.json").read_text())
+    check = jsonschema.Draft202012Validator(schema)
+    alone = perfgate.load_recording(recording).verdict
+    against = perfgate.compare([recording] * 3, recording).verdict
+    builds = perfgate.compare_libraries(regression.this_build(), workloads=CHOSEN[:1]).verdict
+    for verdict in (alone, against, builds):
+        check.validate(verdict.data)
+        for row in verdict["comparisons"]:
+            assert set(row) <= set(schema["properties"]["comparisons"]["items"]["properties"])
+        assert set(verdict.data) <= set(schema["properties"])
+    with pytest.raises(jsonschema.ValidationError):
+        check.validate({**alone.data, "verdict": "green"})
 
 
 def test_gate_without_a_baseline_is_neutral_and_says_how_to_record_one(cli: Cli, tmp_path: Path) -> None:
