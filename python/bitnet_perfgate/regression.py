@@ -136,7 +136,14 @@ def compare_libraries(
         }
         retry = "python -m bitnet_perfgate compare --library FILE --iterations 3"
         against = judgement(thresholds, strict, revision=name or Path(old).name, retry=retry)
-        return measure(options, against, progress, profile=profile, iterations=iterations, warmup=warmup)
+        try:
+            return measure(options, against, progress, profile=profile, iterations=iterations, warmup=warmup)
+        except _core.InputError as error:
+            # Named as the caller named them, not as their copies.
+            text = str(error)
+            for copy, path in ((copies["old"], old), (copies["new"], new or this_build())):
+                text = text.replace(copy, os.fspath(path))
+            raise _core.InputError(text) from None
 
 
 def this_build() -> Path:

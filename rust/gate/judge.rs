@@ -70,10 +70,14 @@ pub fn flagged(comparisons: &[Comparison]) -> Vec<String> {
     workloads(comparisons, |comparison| comparison.verdict == Some(Answer::Fail) && comparison.stage == 1)
 }
 
-/// Comparisons that more samples may settle: required ones that are neutral with an interval. Ids of workloads.
+/// Comparisons that more samples may settle: judged ones that are neutral with an interval. Ids of workloads. Against
+/// earlier days more launches of today say little: that interval is about days.
 pub fn undecided(comparisons: &[Comparison]) -> Vec<String> {
     workloads(comparisons, |comparison| {
-        comparison.verdict == Some(Answer::Neutral) && comparison.stage == 1 && comparison.interval.is_some()
+        comparison.verdict == Some(Answer::Neutral)
+            && comparison.stage == 1
+            && comparison.interval.is_some()
+            && comparison.against != Against::Baseline
     })
 }
 

@@ -133,7 +133,7 @@ def test_another_revision_needs_a_checkout_and_a_known_name(cli: Cli, tmp_path: 
     assert_refused(cli("compare", "--rev", "HEAD"), "no git checkout of this project")
     assert_refused(cli("compare", "--library", "none.so"), "none.so")
     (tmp_path / "text.so").write_text("text")
-    assert_refused(cli("compare", "--library", "text.so"), "not a loadable shared library")
+    assert_refused(cli("compare", "--library", "text.so"), "text.so: not a loadable shared library")
     root = Path(__file__).parents[2]
     if (root / ".git").exists():
         done = subprocess.run(
