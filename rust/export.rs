@@ -104,6 +104,17 @@ fn table<const I: usize>() -> sys::bnb_api {
         linear_f32_f32: Some(linear_f32_f32),
         matmul_free: Some(matmul_free),
         quiesce: Some(quiesce::<I>),
+        matmul_bytes: None,
+        float_prepare: None,
+        float_matmul: None,
+        float_free: None,
+        engine_create: None,
+        engine_prefill: None,
+        engine_decode: None,
+        engine_logits: None,
+        engine_tap: None,
+        engine_reset: None,
+        engine_free: None,
     }
 }
 

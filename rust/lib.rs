@@ -9,6 +9,7 @@
 //! The first law: no evidence is never a pass.
 
 pub mod rng;
+pub mod team;
 
 pub mod bitnet;
 

@@ -135,7 +135,9 @@ static const bnb_build_info build = {"cc", __VERSION__, "-O3 -ffp-contract=off",
 static const bnb_api api = {
     BNB_ABI_MAJOR, BNB_ABI_MINOR, sizeof(bnb_api), "c-my-kernel", "portable",     &build,      BNB_CAP_I2_S,
     available,     NULL, /* quantize_weights, dequantize_weights, quantize_activations: not offered */
-    NULL,          NULL,          matmul_prepare,  matmul_i8_i32, linear_f32_f32, matmul_free, quiesce};
+    NULL,          NULL,          matmul_prepare,  matmul_i8_i32, linear_f32_f32, matmul_free, quiesce,
+    NULL, /* what follows is not offered: see struct_size */
+};
 
 const bnb_api *bitnet_backend_v1(uint32_t index) {
     return index == 0 ? &api : NULL;

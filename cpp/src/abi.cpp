@@ -337,6 +337,17 @@ constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)
         linear_f32_f32,
         matmul_free,
         quiesce,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
+        nullptr,
     };
 }
 

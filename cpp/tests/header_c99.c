@@ -17,7 +17,13 @@ PIN(pin_name, offsetof(bnb_api, name) == 16);
 PIN(pin_capabilities, offsetof(bnb_api, capabilities) == 40);
 PIN(pin_available, offsetof(bnb_api, available) == 48);
 PIN(pin_quiesce, offsetof(bnb_api, quiesce) == 112);
-PIN(pin_api_size, sizeof(bnb_api) == 120);
+PIN(pin_matmul_bytes, offsetof(bnb_api, matmul_bytes) == 120);
+PIN(pin_engine_free, offsetof(bnb_api, engine_free) == 200);
+PIN(pin_api_size, sizeof(bnb_api) == 208);
+PIN(pin_float_matrix_size, sizeof(bnb_float_matrix) == 40);
+PIN(pin_model_hidden, offsetof(bnb_model, hidden) == 32);
+PIN(pin_model_size, sizeof(bnb_model) == 112);
+PIN(pin_tensor_size, sizeof(bnb_tensor) == 56);
 
 int main(void) {
     const bitnet_backend_v1_fn entry = bitnet_cpp_reference;

@@ -18,6 +18,7 @@ pub mod rust_scalar;
 pub mod rust_simd;
 
 use crate::bitnet::formats::{FormatError, Layout, Weights};
+use crate::bitnet::model::FloatMatrix;
 use std::sync::Arc;
 
 /// Whether a backend can run on this machine.
@@ -160,6 +161,18 @@ pub trait Backend: Send + Sync {
         threads: usize,
     ) -> Result<Box<dyn Matmul + 'a>, BackendError>;
 
+    /// Makes a float matrix ready for products with up to `n_max` rows of x on `threads` threads. Never timed.
+    fn prepare_float_matmul<'a>(
+        &'a self,
+        matrix: FloatMatrix<'a>,
+        arithmetic: Arithmetic,
+        n_max: usize,
+        threads: usize,
+    ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        let _ = (matrix, arithmetic, n_max, threads);
+        Err(checks::unsupported(self.name(), "float products"))
+    }
+
     /// Returns when none of its threads is running or spinning.
     fn quiesce(&self) {}
 }
@@ -174,6 +187,28 @@ pub trait Matmul {
     /// The whole linear layer: `x` `[n, cols]` quantised, multiplied and scaled to `y` `[n, rows]`
     /// (`docs/NUMERICS.md`).
     fn linear_f32_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError>;
+
+    /// Bytes that preparing allocated beyond the weights it was given: what repacking and scratch cost in memory.
+    /// `None` where the backend does not say.
+    fn prepared_bytes(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// How float products are computed (`docs/NUMERICS.md`, float products).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arithmetic {
+    /// float32, fused, in 32 lanes: the same bits on every backend.
+    F32,
+    /// The hardware's own products of the matrix's type; within a bound.
+    Native,
+}
+
+/// A prepared float matrix. Running allocates nothing.
+pub trait FloatMatmul {
+    /// `y` `[n, rows]` = products of the matrix's rows with `x` `[n, cols]`; `n = x.len() / cols`, at most `n_max`. x is
+    /// not looked at for NaN.
+    fn matmul_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError>;
 }
 
 /// THE list of backends, from the oracle to the fastest, Rust before C++; those that cannot run here included.

@@ -23,7 +23,7 @@ pub(in crate::backends) type KeepAlive = Option<Arc<libloading::Library>>;
 /// Bytes of every field behind `struct_size`; the three before it are read on their own.
 const FIELD_BYTES: usize = 8;
 const _: () = assert!(
-    offset_of!(sys::bnb_api, name) == 2 * FIELD_BYTES && size_of::<sys::bnb_api>() == 15 * FIELD_BYTES,
+    offset_of!(sys::bnb_api, name) == 2 * FIELD_BYTES && size_of::<sys::bnb_api>() == 26 * FIELD_BYTES,
     "an added field must have the size of a pointer, or struct_size must be checked in another way"
 );
 

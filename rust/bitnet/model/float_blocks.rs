@@ -88,6 +88,51 @@ impl FloatType {
     }
 }
 
+/// A float matrix `[rows, cols]` as it stands in a file: rows contiguous, each a whole number of blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatMatrix<'a> {
+    float_type: FloatType,
+    rows: usize,
+    cols: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> FloatMatrix<'a> {
+    /// `None` where a side is 0, `cols` is not a multiple of the block, or the bytes are more or fewer than the shape
+    /// needs.
+    pub fn new(float_type: FloatType, rows: usize, cols: usize, bytes: &'a [u8]) -> Option<Self> {
+        let whole = rows > 0 && cols > 0 && cols.is_multiple_of(float_type.block_len());
+        let fits = || float_type.bytes_of(cols).checked_mul(rows) == Some(bytes.len());
+        (whole && fits()).then_some(Self { float_type, rows, cols, bytes })
+    }
+
+    /// How its values are stored.
+    pub fn float_type(&self) -> FloatType {
+        self.float_type
+    }
+
+    /// Outputs of a product.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs of a product.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The bytes of one row, which is below [`FloatMatrix::rows`].
+    pub fn row(&self, row: usize) -> &'a [u8] {
+        let row_bytes = self.float_type.bytes_of(self.cols);
+        &self.bytes[row * row_bytes..(row + 1) * row_bytes]
+    }
+}
+
 fn decode_each<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N]) -> f32) {
     for (value, &chunk) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
         *value = decode(chunk);

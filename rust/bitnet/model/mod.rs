@@ -5,3 +5,5 @@ pub mod float_blocks;
 pub mod gguf;
 pub(crate) mod map;
 pub mod weights;
+
+pub use float_blocks::{FloatMatrix, FloatType};
