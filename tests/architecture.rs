@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Folder, and the folders it may name as `crate::<folder>`.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("team", &[]),
     ("bitnet", &["rng", "units"]),
     ("parity", &["rng", "units"]),
     ("measure", &["rng", "units"]),

@@ -2,8 +2,7 @@
  *
  *     cc -O3 -ffp-contract=off -shared -fPIC -Icpp/include -o libmy_kernel.so cpp/examples/my_kernel.c -lm
  *
- * The NULLs in the table below say what this backend does not offer. To bring a kernel of your own, replace
- * dot_row; the checks around it are what the contract asks of everybody.
+ * To bring a kernel of your own, replace dot_row; the checks around it are what the contract asks of everybody.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -39,10 +38,8 @@ static bnb_status available(const char **why) {
 }
 
 static void matmul_free(bnb_matmul *handle) {
-    if (handle) {
-        free(handle->codes);
-        free(handle);
-    }
+    free(handle ? handle->codes : NULL);
+    free(handle);
 }
 
 static bnb_status matmul_prepare(const bnb_weights *weights, uint64_t n_max, uint32_t threads,
@@ -132,12 +129,20 @@ static void quiesce(void) {} /* no threads */
 
 static const bnb_build_info build = {"cc", __VERSION__, "-O3 -ffp-contract=off", "3", "", ""};
 
-static const bnb_api api = {
-    BNB_ABI_MAJOR, BNB_ABI_MINOR, sizeof(bnb_api), "c-my-kernel", "portable",     &build,      BNB_CAP_I2_S,
-    available,     NULL, /* quantize_weights, dequantize_weights, quantize_activations: not offered */
-    NULL,          NULL,          matmul_prepare,  matmul_i8_i32, linear_f32_f32, matmul_free, quiesce,
-    NULL, /* what follows is not offered: see struct_size */
-};
+/* What is not named here is NULL: not offered. */
+static const bnb_api api = {.abi_major = BNB_ABI_MAJOR,
+                            .abi_minor = BNB_ABI_MINOR,
+                            .struct_size = sizeof(bnb_api),
+                            .name = "c-my-kernel",
+                            .isa = "portable",
+                            .build_info = &build,
+                            .capabilities = BNB_CAP_I2_S,
+                            .available = available,
+                            .matmul_prepare = matmul_prepare,
+                            .matmul_i8_i32 = matmul_i8_i32,
+                            .linear_f32_f32 = linear_f32_f32,
+                            .matmul_free = matmul_free,
+                            .quiesce = quiesce};
 
 const bnb_api *bitnet_backend_v1(uint32_t index) {
     return index == 0 ? &api : NULL;
