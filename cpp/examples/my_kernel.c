@@ -2,7 +2,7 @@
  *
  *     cc -O3 -ffp-contract=off -shared -fPIC -Icpp/include -o libmy_kernel.so cpp/examples/my_kernel.c -lm
  *
- * To bring a kernel of your own, replace dot_row; the checks around it are what the contract asks of everybody.
+ * To bring your own kernel, replace dot_row; the checks around it are what the contract asks of everybody.
  */
 #include <math.h>
 #include <stdlib.h>
