@@ -1,6 +1,6 @@
 //! Argument checks every Rust backend makes before it touches memory: lengths, batches, threads, K.
 
-use super::BackendError;
+use super::{Arithmetic, BackendError};
 use crate::bitnet::formats::Layout;
 use crate::bitnet::quant::QuantError;
 
@@ -20,10 +20,19 @@ pub(super) fn batch(
     layout: &Layout,
     n_max: usize,
 ) -> Result<usize, BackendError> {
-    let (what, elements) = input;
-    let n = elements.div_ceil(layout.cols()).min(n_max);
-    length(what, elements, n * layout.cols())?;
-    length(output.0, output.1, n.saturating_mul(layout.rows()))?;
+    batch_of(input, output, (layout.rows(), layout.cols()), n_max)
+}
+
+/// The same for a matrix of any kind, `[rows, cols]`, no side of which is 0.
+pub(super) fn batch_of(
+    (what, elements): (&'static str, usize),
+    output: (&'static str, usize),
+    (rows, cols): (usize, usize),
+    n_max: usize,
+) -> Result<usize, BackendError> {
+    let n = elements.div_ceil(cols).min(n_max);
+    length(what, elements, n * cols)?;
+    length(output.0, output.1, n.saturating_mul(rows))?;
     Ok(n)
 }
 
@@ -53,6 +62,19 @@ pub(super) fn prepare(backend: &str, layout: &Layout, threads: usize) -> Result<
         ));
     }
     Ok(())
+}
+
+/// The arithmetic that every backend has, on one thread.
+pub(super) fn prepare_float(
+    backend: &str,
+    arithmetic: Arithmetic,
+    threads: usize,
+) -> Result<(), BackendError> {
+    match arithmetic {
+        Arithmetic::F32 if threads == 1 => Ok(()),
+        Arithmetic::F32 => Err(unsupported(backend, format!("{threads} threads, it runs on 1"))),
+        Arithmetic::Native => Err(unsupported(backend, "native arithmetic of float products")),
+    }
 }
 
 /// `rows * cols` zeros, or why not.

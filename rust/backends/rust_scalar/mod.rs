@@ -4,7 +4,13 @@
 use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
 use crate::bitnet::quant::{absmax, absmean};
 
-use super::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule, build_info, checks};
+mod float;
+
+use super::{
+    Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, build_info,
+    checks,
+};
+use crate::bitnet::model::FloatMatrix;
 
 const NAME: &str = "rust-scalar";
 
@@ -88,6 +94,17 @@ impl Backend for RustScalar {
             scale: weights.scale(),
             q: checks::zeros(NAME, 1, layout.cols())?,
         }))
+    }
+
+    fn prepare_float_matmul<'a>(
+        &'a self,
+        matrix: FloatMatrix<'a>,
+        arithmetic: Arithmetic,
+        n_max: usize,
+        threads: usize,
+    ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        checks::prepare_float(NAME, arithmetic, threads)?;
+        float::prepare(matrix, n_max)
     }
 }
 
