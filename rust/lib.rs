@@ -1,6 +1,7 @@
 //! `bitnet_perfgate`: the cross-validation and performance gate for 1.58-bit (BitNet) kernels and inference.
 //!
-//! The folders read as a sentence: what a BitNet is ([`bitnet`]), who can compute it ([`backends`]), what we
+//! The folders read as a sentence: what a BitNet is ([`bitnet`]), who can compute it ([`backends`],
+//! [`inference`]), what we
 //! ask of them ([`workloads`]), do they agree ([`parity`]), how long did it take ([`measure`]), run it all
 //! ([`campaign`]), what we keep ([`record`]), what the numbers mean ([`stats`]), what we conclude ([`gate`]),
 //! what we say ([`report`]), which build ([`builds`]), who may ask (`python`). Who may import whom is in `docs/ARCHITECTURE.md` and is
@@ -14,6 +15,8 @@ pub mod team;
 pub mod bitnet;
 
 pub mod backends;
+
+pub mod inference;
 
 pub mod parity;
 

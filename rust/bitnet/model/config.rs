@@ -11,6 +11,8 @@ pub enum Architecture {
     Bitnet,
     /// `bitnet-b1.58` (older files: `bitnet-25`): 2B4T; gated squared ReLU.
     BitnetB158,
+    /// `llama`: Llama3-8B-1.58, Falcon3, Falcon-E; gated SiLU, no norms inside the blocks, neighbours rotate.
+    Llama,
 }
 
 impl Architecture {
@@ -19,6 +21,7 @@ impl Architecture {
         match self {
             Self::Bitnet => "bitnet",
             Self::BitnetB158 => "bitnet-b1.58",
+            Self::Llama => "llama",
         }
     }
 
@@ -26,6 +29,7 @@ impl Architecture {
         match name {
             "bitnet" => Some(Self::Bitnet),
             "bitnet-b1.58" | "bitnet-25" => Some(Self::BitnetB158),
+            "llama" => Some(Self::Llama),
             _ => None,
         }
     }
@@ -89,12 +93,14 @@ pub struct ModelConfig {
     pub rope_base: f32,
     /// Added to the mean square in every norm.
     pub norm_eps: f32,
+    /// Whether the embedding is the output head too; else there is an `output.weight`.
+    pub tied_head: bool,
 }
 
 /// What a tensor of the model is for, which decides how it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorRole {
-    /// `token_embd.weight` `[vocab, hidden]`, which also is the output head.
+    /// `token_embd.weight` `[vocab, hidden]`, and `output.weight` of the same sides where it is separate.
     Embedding,
     /// A norm's weights, one side.
     Norm,
@@ -131,6 +137,7 @@ impl ModelConfig {
             context,
             rope_base: 10_000.0,
             norm_eps: 1e-5,
+            tied_head: true,
         };
         Some(match name {
             "tiny" => of(256, 512, 2, 4, 2, 320, 4096),
@@ -190,23 +197,25 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// The tensors, in the order of a file of bitnet.cpp. The head is the embedding (tied).
+    /// The tensors, in the order of a file of bitnet.cpp.
     pub fn tensors(&self) -> Vec<ModelTensor> {
         let (hidden, ffn, kv) = (self.hidden as u64, self.ffn as u64, self.kv_dim() as u64);
         let norm = |name: String, width| ModelTensor { name, dims: vec![width], role: TensorRole::Norm };
         let linear = |name: String, k, m| ModelTensor { name, dims: vec![k, m], role: TensorRole::Linear };
-        let mut tensors = vec![ModelTensor {
-            name: "token_embd.weight".to_string(),
+        let embedding = |name: &str| ModelTensor {
+            name: name.to_string(),
             dims: vec![hidden, self.vocab as u64],
             role: TensorRole::Embedding,
-        }];
+        };
+        let sub_norms = self.architecture != Architecture::Llama;
+        let mut tensors = vec![embedding("token_embd.weight")];
         for layer in 0..self.layers {
             let named = |part: &str| format!("blk.{layer}.{part}.weight");
+            tensors.push(norm(named("attn_norm"), hidden));
+            tensors.extend(sub_norms.then(|| norm(named("attn_sub_norm"), hidden)));
+            tensors.push(norm(named("ffn_norm"), hidden));
+            tensors.extend(sub_norms.then(|| norm(named("ffn_sub_norm"), ffn)));
             tensors.extend([
-                norm(named("attn_norm"), hidden),
-                norm(named("attn_sub_norm"), hidden),
-                norm(named("ffn_norm"), hidden),
-                norm(named("ffn_sub_norm"), ffn),
                 linear(named("attn_q"), hidden, hidden),
                 linear(named("attn_k"), hidden, kv),
                 linear(named("attn_v"), hidden, kv),
@@ -217,6 +226,7 @@ impl ModelConfig {
             ]);
         }
         tensors.push(norm("output_norm.weight".to_string(), hidden));
+        tensors.extend((!self.tied_head).then(|| embedding("output.weight")));
         tensors
     }
 
@@ -256,9 +266,10 @@ impl ModelConfig {
     }
 
     /// The shape that a file's metadata gives, validated, every tensor of it present with the right sides. Tensors
-    /// beyond those (a separate `output.weight`, `*.scale`) are left for the caller to find.
+    /// beyond those (`*.scale`) are left for the caller to find.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, ConfigError> {
-        let config = Self::from_metadata(gguf.metadata())?;
+        let tied_head = gguf.tensor("output.weight").is_err();
+        let config = Self { tied_head, ..Self::from_metadata(gguf.metadata())? };
         // Before the list of tensors is made: a hostile file may ask for more layers than it holds.
         if config.layers * TENSORS_PER_LAYER > gguf.tensors().len() {
             let found = format!("{} tensors", gguf.tensors().len());
@@ -291,7 +302,7 @@ impl ModelConfig {
         let architecture = Architecture::by_name(prefix).ok_or_else(|| ConfigError::Key {
             key: "general.architecture".to_string(),
             found: quoted(prefix),
-            expected: "bitnet, bitnet-b1.58 or bitnet-25".to_string(),
+            expected: "bitnet, bitnet-b1.58, bitnet-25 or llama".to_string(),
         })?;
         let number = |key: &str| {
             let key = format!("{prefix}.{key}");
@@ -326,6 +337,7 @@ impl ModelConfig {
             context: number(CONTEXT)?,
             rope_base: if metadata.get(&rope_base_key).is_some() { float(ROPE_BASE)? } else { 10_000.0 },
             norm_eps: float(NORM_EPS)?,
+            tied_head: true,
         };
         config.validate()?;
         let rope_dim = or_default(ROPE_DIM, config.head_dim())?;
@@ -337,8 +349,8 @@ impl ModelConfig {
     }
 }
 
-/// Four norms and seven linear layers.
-const TENSORS_PER_LAYER: usize = 11;
+/// Two norms at least and seven linear layers.
+const TENSORS_PER_LAYER: usize = 9;
 
 const VOCAB: &str = "vocab_size";
 const CONTEXT: &str = "context_length";

@@ -3,7 +3,9 @@
 pub mod config;
 pub mod float_blocks;
 pub mod gguf;
+pub mod graph;
 pub(crate) mod map;
 pub mod weights;
 
 pub use float_blocks::{FloatMatrix, FloatType};
+pub use graph::{Activation, CacheType, Graph, NamedTensor, Numerics, RopePairs, RunOptions, TensorData};

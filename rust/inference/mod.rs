@@ -1,0 +1,169 @@
+//! Whole models: tokens in, logits out.
+//!
+//! An [`Engine`] runs one model with one cache. There are two kinds: `Transformer` is ours, over the products of any
+//! backend; `ForeignEngine` is whatever stands behind the C contract. Both compute `docs/NUMERICS.md`, so their logits
+//! are equal to the bit. What happens inside can be watched by name ([`Intermediate`]), and two engines can be held
+//! against each other, operation by operation (`divergence`).
+//!
+//! An engine allocates when it is made, and when a tap is set; running allocates nothing. It reads no clock: who wants
+//! to know where time goes sets a watcher and reads one there.
+
+mod intermediate;
+
+pub use crate::bitnet::model::{
+    Activation, CacheType, Graph, NamedTensor, Numerics, RopePairs, RunOptions, TensorData,
+};
+pub use intermediate::{Intermediate, Operation};
+
+use crate::backends::BackendError;
+
+/// Why an engine was not made or did not run. The text is one line that names the culprit.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// A number of the model or of the options that nothing can be made of.
+    #[error("{what} is {found}, expected {expected}")]
+    Option {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// What it has to be.
+        expected: String,
+    },
+    /// A tensor is absent, not of this model, or not what the graph needs.
+    #[error("tensor {name:?}: found {found}, expected {expected}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What there is.
+        found: String,
+        /// What there has to be.
+        expected: String,
+    },
+    /// A backend could not make or multiply the matrix of this tensor.
+    #[error("tensor {name:?}: {source}")]
+    Product {
+        /// Its name.
+        name: String,
+        /// What the backend says.
+        source: BackendError,
+    },
+    /// An engine behind the contract did not do what was asked.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A token that the vocabulary does not hold. Nothing was run.
+    #[error("token {token} at index {index} is not in the vocabulary of {vocab}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Its place among the tokens of the call.
+        index: usize,
+        /// Number of tokens there are.
+        vocab: usize,
+    },
+    /// More tokens than one call takes, or none. Nothing was run.
+    #[error("{found} tokens in one call, expected 1 to {batch}")]
+    Batch {
+        /// How many were given.
+        found: usize,
+        /// How many an engine was made for.
+        batch: usize,
+    },
+    /// Logits of more tokens than were given or than room was made for. Nothing was run.
+    #[error("logits of {found} tokens were asked for, expected at most {most}")]
+    Outputs {
+        /// How many were asked for.
+        found: usize,
+        /// The smaller of the tokens given and the outputs the engine was made for.
+        most: usize,
+    },
+    /// The cache does not hold that many positions. Nothing was run.
+    #[error(
+        "{tokens} tokens from position {position} on do not fit the context of {context}: reset, or make the context longer"
+    )]
+    Context {
+        /// Where the first one would stand.
+        position: usize,
+        /// How many there are.
+        tokens: usize,
+        /// Positions of the cache.
+        context: usize,
+    },
+    /// A value inside the model is no number any more. The engine must be reset.
+    #[error("a value that is no finite number entered {at} (token at position {position}): reset the engine")]
+    NonFinite {
+        /// The tensor whose input it was, or the name of the intermediate.
+        at: String,
+        /// Position of the token in the context.
+        position: usize,
+    },
+    /// A call after [`EngineError::NonFinite`], before a reset.
+    #[error("the cache holds values that are no numbers since the last call: reset the engine")]
+    NeedsReset,
+    /// A name that stands for no intermediate of this model.
+    #[error("no intermediate of this model is called {name:?}; the first is \"inp_embd.GET_ROWS\"")]
+    Tap {
+        /// The name.
+        name: String,
+    },
+    /// The operating system refuses a thread.
+    #[error("{threads} threads could not be started: {why}")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// A model with its cache.
+pub trait Engine {
+    /// Who computes: `rust-avx2`, `cpp-avx2`, as its backend is called.
+    fn name(&self) -> &str;
+
+    /// The graph it was made of.
+    fn graph(&self) -> &Graph;
+
+    /// How it runs.
+    fn options(&self) -> &RunOptions;
+
+    /// Tokens run since it was made or reset: where the next one stands.
+    fn position(&self) -> usize;
+
+    /// Runs `tokens` (1 to batch) as so many columns at once and keeps the logits of the last `n_outputs` of them.
+    ///
+    /// # Errors
+    /// [`EngineError::Token`], [`EngineError::Batch`], [`EngineError::Outputs`], [`EngineError::Context`]: nothing was
+    /// run. [`EngineError::NonFinite`], and what a backend says: the engine must be reset.
+    fn prefill(&mut self, tokens: &[u32], n_outputs: usize) -> Result<(), EngineError>;
+
+    /// Runs one token and keeps its logits.
+    ///
+    /// # Errors
+    /// As [`Engine::prefill`].
+    fn decode(&mut self, token: u32) -> Result<(), EngineError> {
+        self.prefill(&[token], 1)
+    }
+
+    /// Logits kept by the last call, `[n_outputs, vocab]`; empty before the first one and after a failed one.
+    fn logits(&self) -> &[f32];
+
+    /// From now on keeps that intermediate of every call. Allocates room for it.
+    ///
+    /// # Errors
+    /// [`EngineError::Tap`].
+    fn tap(&mut self, name: &str) -> Result<(), EngineError>;
+
+    /// What the last call left of a tapped intermediate, `[n, width]`, n the tokens of the call (n_outputs for the last
+    /// two names); `None` where the name is not tapped.
+    fn tapped(&self, name: &str) -> Option<&[f32]>;
+
+    /// Ends every tap.
+    fn untap(&mut self);
+
+    /// Forgets every token. Taps stay.
+    ///
+    /// # Errors
+    /// What an engine behind the contract says.
+    fn reset(&mut self) -> Result<(), EngineError>;
+}
