@@ -1,10 +1,12 @@
 //! What is to be done: workloads of the catalogue over seeded inputs, or products over the tensors of a file.
 
 use super::{CampaignError, Request, skip};
-use crate::bitnet::formats::{FormatError, Layout, Weights};
+use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
 use crate::bitnet::model::gguf::{Gguf, GgufError, GgufErrorKind, TensorInfo, TensorType};
+use crate::bitnet::model::{GraphError, TensorData, read_model};
 use crate::record::Skipped;
 use crate::workloads::catalog::{self, Profile};
+use crate::workloads::inference::{Inference, OF_FILE, Phase};
 use crate::workloads::{Category, Inputs, Kind, Temperature, Workload};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -18,15 +20,28 @@ pub struct Task<'m> {
     pub timed: bool,
     /// The tensor's name, over a file.
     pub tensor: Option<String>,
-    weights: Option<Weights<'m>>,
+    over: Over<'m>,
+}
+
+/// What a task's weights are.
+enum Over<'m> {
+    /// Drawn from the seed.
+    Seed,
+    /// A tensor of a file.
+    Tensor(Weights<'m>),
+    /// The whole of a file.
+    Model(&'m Gguf<'static>),
 }
 
 impl<'m> Task<'m> {
     /// Its inputs: the file's weights, or everything from the seed.
     pub(super) fn inputs(&self, seed: u64) -> Result<Inputs<'m>, FormatError> {
-        match &self.weights {
-            Some(weights) => Ok(self.workload.inputs_of_tensor(weights, seed)),
-            None => self.workload.inputs(seed),
+        match (&self.over, self.workload.kind) {
+            (Over::Tensor(weights), _) => Ok(self.workload.inputs_of_tensor(weights, seed)),
+            (Over::Model(gguf), Kind::Inference(work)) => {
+                Ok(self.workload.inputs_of_model(&work, gguf, seed))
+            }
+            _ => self.workload.inputs(seed),
         }
     }
 }
@@ -87,7 +102,7 @@ impl ModelFile {
                 workload: Workload::of_tensor(kind, &self.hash8, info.name()),
                 timed,
                 tensor: Some(info.name().to_owned()),
-                weights: Some(weights),
+                over: Over::Tensor(weights),
             };
             let product = |batch| Kind::Matmul { layout, batch, threads: 1, temperature: Temperature::Hot };
             if seen.insert(layout) {
@@ -104,8 +119,32 @@ impl ModelFile {
                 None => CampaignError::NoTernaryTensor { path: self.path.clone() },
             });
         }
+        match self.whole() {
+            Ok(whole) => timed.extend(whole),
+            Err(why) => skipped.push(skip("the whole model", &why.to_string())),
+        }
         timed.extend(compared);
         Ok((timed, skipped))
+    }
+
+    /// Prefill and decode of the model in the file, if it is one that engines run.
+    fn whole(&self) -> Result<Vec<Task<'_>>, GraphError> {
+        let (config, _, tensors) = read_model(&self.gguf)?;
+        let format = tensors.iter().find_map(|tensor| match tensor.data {
+            TensorData::Ternary(weights) => Some(weights.layout().format()),
+            TensorData::Floats(_) => None,
+        });
+        let task = |(phase, tokens)| {
+            let work =
+                Inference::of_config(OF_FILE, &config, format.unwrap_or(WeightFormat::I2S), phase, tokens, 1);
+            Task {
+                workload: Workload::of_file(work, &self.hash8),
+                timed: true,
+                tensor: None,
+                over: Over::Model(&self.gguf),
+            }
+        };
+        Ok([(Phase::Prefill, 32), (Phase::Decode, 16)].map(task).into())
     }
 }
 
@@ -135,7 +174,7 @@ pub(super) fn plan<'m>(
     request: &Request,
     model: Option<&'m ModelFile>,
 ) -> Result<(Vec<Task<'m>>, Vec<Skipped>), CampaignError> {
-    let known = [Category::Quantization, Category::Kernels].map(Category::name);
+    let known = Category::ALL.map(Category::name);
     if let Some(name) = request.categories.iter().find(|name| !known.contains(&name.as_str())) {
         let known = known.map(str::to_owned).into();
         return Err(CampaignError::UnknownCategory { name: name.clone(), known });
@@ -153,7 +192,7 @@ pub(super) fn plan<'m>(
 }
 
 fn seeded<'m>(request: &Request) -> Result<(Vec<Task<'m>>, Vec<Skipped>), CampaignError> {
-    let task = |workload| Task { workload, timed: true, tensor: None, weights: None };
+    let task = |workload| Task { workload, timed: true, tensor: None, over: Over::Seed };
     if request.workloads.is_empty() {
         let catalog = catalog::catalog(request.profile);
         let skipped = catalog.unsupported.iter().map(|(id, reason)| skip(id, reason)).collect();

@@ -69,6 +69,17 @@ pub(super) const TOO_SLOW: &str = "a plain loop here would take most of the time
 /// Operations of one call above which plain loops are compared, not timed: they would take most of the time.
 const PLAIN_LOOP_OPS: u64 = 40_000_000;
 
+/// Why plain loops do not run a whole model.
+pub(super) const UNBEARABLE: &str = "plain loops would take minutes over a model of this size; see the smaller ones";
+
+/// Operations of a whole model above which plain loops are not even compared: about ten seconds.
+const PLAIN_MODEL_OPS: u64 = 10_000_000_000;
+
+/// Whether plain loops can do this workload once, in seconds.
+pub(super) fn bearable(workload: &Workload) -> bool {
+    !matches!(workload.kind, Kind::Inference(_)) || workload.work.ops <= PLAIN_MODEL_OPS
+}
+
 /// Whether a backend of that instruction set is timed on this workload.
 pub(super) fn affordable(workload: &Workload, isa: &str) -> bool {
     let plain = isa == "scalar" || isa == "portable";

@@ -4,10 +4,63 @@
 //! samples of a block. A pinned thread cannot flee a CPU that becomes busy, which is why the choice is made anew for
 //! every launch, by what /proc/stat saw over 200 ms.
 
-/// Pins the calling thread to the least busy CPU that it may use, and says which; by `seed` among equals. `None`, and
-/// nothing changed, where the platform has no such call or does not tell.
+/// A thread on one CPU.
+#[derive(Debug)]
+pub struct Pin {
+    cpu: u32,
+    /// The CPUs that the thread might use before.
+    #[cfg(target_os = "linux")]
+    allowed: nix::sched::CpuSet,
+}
+
+impl Pin {
+    /// The CPU.
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// Lets the calling thread, which is the pinned one, use all its CPUs again until the guard is dropped: for work on
+    /// several threads, which start where the thread that starts them may run.
+    pub fn lifted(&self) -> Lifted<'_> {
+        self.allow_all();
+        Lifted(self)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn allow_all(&self) {
+        // Refused, the thread stays where it is; it could be there before.
+        let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &self.allowed);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn allow_all(&self) {}
+
+    #[cfg(target_os = "linux")]
+    fn allow_one(&self) {
+        let mut only = nix::sched::CpuSet::new();
+        if only.set(self.cpu as usize).is_ok() {
+            let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &only);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn allow_one(&self) {}
+}
+
+/// While it lives, the pinned thread may use all its CPUs.
+#[derive(Debug)]
+pub struct Lifted<'a>(&'a Pin);
+
+impl Drop for Lifted<'_> {
+    fn drop(&mut self) {
+        self.0.allow_one();
+    }
+}
+
+/// Pins the calling thread to the least busy CPU that it may use, by `seed` among equals. `None`, and nothing changed,
+/// where the platform has no such call or does not tell.
 #[cfg(target_os = "linux")]
-pub fn pin_to_least_busy_cpu(seed: u64) -> Option<u32> {
+pub fn pin_to_least_busy_cpu(seed: u64) -> Option<Pin> {
     use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
     use nix::unistd::Pid;
     let this_thread = Pid::from_raw(0);
@@ -20,12 +73,12 @@ pub fn pin_to_least_busy_cpu(seed: u64) -> Option<u32> {
     let mut only = CpuSet::new();
     only.set(cpu as usize).ok()?;
     sched_setaffinity(this_thread, &only).ok()?;
-    Some(cpu)
+    Some(Pin { cpu, allowed })
 }
 
 /// Pins the calling thread: not done on this platform.
 #[cfg(not(target_os = "linux"))]
-pub fn pin_to_least_busy_cpu(_seed: u64) -> Option<u32> {
+pub fn pin_to_least_busy_cpu(_seed: u64) -> Option<Pin> {
     None
 }
 
@@ -96,9 +149,16 @@ mod tests {
         };
         let before = count(&allowed());
         std::thread::spawn(move || {
-            let cpu = pin_to_least_busy_cpu(1).expect("Linux pins");
-            assert!(allowed().is_set(cpu as usize).expect("a CPU"));
-            assert_eq!(count(&allowed()), 1);
+            let pin = pin_to_least_busy_cpu(1).expect("Linux pins");
+            let pinned = || {
+                assert!(allowed().is_set(pin.cpu() as usize).expect("a CPU"));
+                assert_eq!(count(&allowed()), 1);
+            };
+            pinned();
+            let lifted = pin.lifted();
+            assert_eq!(count(&allowed()), before, "lifted, it may go everywhere again");
+            drop(lifted);
+            pinned();
         })
         .join()
         .expect("the thread ends well");

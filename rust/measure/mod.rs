@@ -12,7 +12,7 @@ mod group;
 mod meters;
 mod plan;
 
-pub use affinity::pin_to_least_busy_cpu;
+pub use affinity::{Lifted, Pin, pin_to_least_busy_cpu};
 pub use fingerprint::{Compiler, CpuFacts, Fingerprint, parse_cpuinfo};
 pub use group::{
     BlockNote, GroupSamples, Observer, Progress, Sample, Side, disturbance, measure_group, measure_pair,

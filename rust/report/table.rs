@@ -2,7 +2,7 @@
 //!
 //! Rates are work divided by the typical call (the median over blocks of the block's fastest call): GB/s of packed
 //! weight bytes where reading weights is the work, GOP/s (2 operations per weight and activation row) from 4
-//! rows on, G elements/s for quantising and dequantising, ns per call for the overhead.
+//! rows on, G elements/s for quantising and dequantising, tokens/s for whole models, ns per call for the rest.
 
 use crate::gate::Verdict;
 use crate::gate::verdict::Comparison;
@@ -123,6 +123,7 @@ fn unit_of(workload: &str, work: &Work) -> (&'static str, Option<f64>) {
         "quantize" | "dequantize" | "activation" => ("Gelem/s", Some(work.weights as f64)),
         "matmul" | "linear" if work.ops >= 8 * work.weights => ("GOP/s", Some(work.ops as f64)),
         "matmul" | "linear" => ("GB/s", Some(work.bytes as f64)),
+        "prefill" | "decode" => ("tokens/s", Some(work.tokens as f64 * 1e9)),
         _ => ("ns", None),
     }
 }

@@ -3,6 +3,7 @@
 //! Shapes are `[outputs, inputs]` of the public models. What a format cannot hold is not dropped: it is listed
 //! with the reason, under the id it would have.
 
+use super::inference::{Inference, Phase};
 use super::{Kind, Temperature, Workload};
 use crate::backends::WeightRule;
 use crate::bitnet::formats::{Layout, WeightFormat};
@@ -131,6 +132,34 @@ impl Catalog {
             self.add(format, (2560, 2560), linear::<1>);
         }
         self.workloads.push(Workload::new(Kind::Overhead));
+        self.add_model("125m", I2S, Phase::Prefill, 32, 1);
+        self.add_model("125m", I2S, Phase::Decode, 16, 1);
+    }
+
+    fn add_model(
+        &mut self,
+        preset: &'static str,
+        format: WeightFormat,
+        phase: Phase,
+        tokens: usize,
+        threads: usize,
+    ) {
+        let work = Inference::of_preset(preset, format, phase, tokens, threads);
+        let work = work.expect("the catalogue names presets that exist, in formats that hold them");
+        self.workloads.push(Workload::new(Kind::Inference(work)));
+    }
+
+    /// Every phase of a model, on one thread and on two.
+    fn add_phases(&mut self, preset: &'static str, format: WeightFormat) {
+        for threads in [1, 2] {
+            for tokens in [32, 128, 512] {
+                self.add_model(preset, format, Phase::Prefill, tokens, threads);
+            }
+            for tokens in [16, 64] {
+                self.add_model(preset, format, Phase::Decode, tokens, threads);
+            }
+            self.add_model(preset, format, Phase::FirstToken, 32, threads);
+        }
     }
 
     fn add_full(&mut self) {
@@ -158,6 +187,12 @@ impl Catalog {
             }
         }
         self.workloads.push(Workload::new(Kind::Overhead));
+        for preset in ["tiny", "125m", "700m", "2b4t"] {
+            self.add_phases(preset, WeightFormat::I2S);
+        }
+        for format in [WeightFormat::Tl1, WeightFormat::Tl2] {
+            self.add_phases("125m", format);
+        }
     }
 }
 
@@ -192,6 +227,9 @@ mod tests {
             "linear/tl1/2560x2560/b1/t1/hot",
             "overhead/call",
             "quantize/i2_s/2560x2560+rule=maxabs",
+            "prefill/125m/i2_s/pp32/t1",
+            "decode/2b4t/i2_s/tg16/t2",
+            "ttft/tiny/i2_s/pp32/t1",
         ] {
             assert_eq!(by_id(id).map(|workload| workload.id).as_deref(), Some(id));
         }

@@ -1,7 +1,9 @@
 //! Inputs of a workload: drawn from the seed and the workload's id, or a tensor of a real file.
 
-use super::{COLD_BYTES, Kind, Temperature, Workload};
+use super::inference::{self, Model};
+use super::{COLD_BYTES, Inference, Kind, Temperature, Workload};
 use crate::bitnet::formats::{self, FormatError, Layout, Weights};
+use crate::bitnet::model::gguf::Gguf;
 use crate::bitnet::quant::absmax;
 use crate::rng::Rng;
 use std::borrow::Cow;
@@ -16,12 +18,19 @@ pub struct Inputs<'a> {
     pub(super) floats: Vec<f32>,
     /// int8 activations `[batch, cols]` (matmul), quantised once by the oracle's rule.
     pub(super) codes: Vec<i8>,
+    /// The model of a whole-model workload.
+    pub(super) model: Option<Model<'a>>,
+    /// Its tokens.
+    pub(super) tokens: Vec<u32>,
 }
 
 impl Workload {
     /// Inputs drawn from `seed`: ternary weights with P(0) = 1/3, standard normal floats.
     pub fn inputs(&self, seed: u64) -> Result<Inputs<'static>, FormatError> {
         let mut rng = Rng::for_part(seed, &self.id);
+        if let Kind::Inference(work) = self.kind {
+            return Ok(Inputs::of_model(&work, inference::made(&work, seed)?, &mut rng));
+        }
         let bytes = match (self.kind, self.kind.layout()) {
             (Kind::Quantize { .. }, _) | (_, None) => None,
             (_, Some(layout)) => Some(random_weights(&layout, &mut rng)?),
@@ -35,13 +44,18 @@ impl Workload {
         self.inputs_over(Some(Cow::Borrowed(weights.bytes())), &mut rng)
     }
 
+    /// Inputs over the model of a file, tokens drawn from `seed`. The workload is one on whole models.
+    pub fn inputs_of_model<'a>(&self, work: &Inference, gguf: &'a Gguf<'static>, seed: u64) -> Inputs<'a> {
+        Inputs::of_model(work, Model::File(gguf), &mut Rng::for_part(seed, &self.id))
+    }
+
     fn inputs_over<'a>(&self, bytes: Option<Cow<'a, [u8]>>, rng: &mut Rng) -> Inputs<'a> {
         let layout = self.kind.layout();
         let mut normals = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal() as f32).collect() };
         let (mut floats, mut codes) = (Vec::new(), Vec::new());
         match self.kind {
             Kind::Quantize { layout, .. } => floats = normals(layout.n_weights()),
-            Kind::Dequantize { .. } => {}
+            Kind::Dequantize { .. } | Kind::Inference(_) => {}
             Kind::Activation { cols, rows } => floats = normals(cols * rows),
             Kind::Linear { layout, batch, .. } => floats = normals(layout.cols() * batch),
             Kind::Matmul { .. } | Kind::Overhead => {
@@ -53,7 +67,7 @@ impl Workload {
             }
         }
         let copies = bytes.map_or(Vec::new(), |bytes| vec![bytes; self.n_copies()]);
-        Inputs { layout, copies, floats, codes }
+        Inputs { layout, copies, floats, codes, model: None, tokens: Vec::new() }
     }
 
     /// How many copies of the weights the workload rotates over.
@@ -69,6 +83,19 @@ impl Workload {
 }
 
 impl<'a> Inputs<'a> {
+    fn of_model(work: &Inference, model: Model<'a>, rng: &mut Rng) -> Self {
+        let vocab = model.gguf().tensor("token_embd.weight").map_or(1, |info| info.rows());
+        let tokens = (0..work.tokens).map(|_| (rng.unit_f64() * vocab as f64) as u32).collect();
+        Self {
+            layout: None,
+            copies: Vec::new(),
+            floats: Vec::new(),
+            codes: Vec::new(),
+            model: Some(model),
+            tokens,
+        }
+    }
+
     /// The packed weights, one entry for each copy.
     pub fn weights(&self) -> Vec<Weights<'_>> {
         let layout = |_: &Cow<'a, [u8]>| self.layout.expect("packed weights have a layout");
@@ -86,6 +113,8 @@ impl<'a> Inputs<'a> {
             copies: first.into_iter().collect(),
             floats: self.floats.clone(),
             codes: self.codes.clone(),
+            model: self.model.clone(),
+            tokens: self.tokens.clone(),
         }
     }
 }

@@ -7,12 +7,14 @@
 
 pub mod catalog;
 pub mod explain;
+pub mod inference;
 mod inputs;
 mod prepare;
 
 use crate::backends::WeightRule;
 use crate::bitnet::formats::Layout;
 use crate::parity::Contract;
+pub use inference::Inference;
 pub use inputs::Inputs;
 pub use prepare::{Output, Run};
 
@@ -23,14 +25,20 @@ pub enum Category {
     Quantization,
     /// Matrix products.
     Kernels,
+    /// Whole models.
+    Inference,
 }
 
 impl Category {
-    /// The name in recordings: `quantization`, `kernels`.
+    /// Every category, in the order tables show them.
+    pub const ALL: [Self; 3] = [Self::Quantization, Self::Kernels, Self::Inference];
+
+    /// The name in recordings: `quantization`, `kernels`, `inference`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Quantization => "quantization",
             Self::Kernels => "kernels",
+            Self::Inference => "inference",
         }
     }
 }
@@ -38,7 +46,7 @@ impl Category {
 /// Whether a slow-down of this workload is core or secondary to the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Products: what inference is made of.
+    /// Whole models, and the products they are made of.
     Core,
     /// Quantisation, dequantisation, call overhead.
     Secondary,
@@ -77,7 +85,7 @@ impl Temperature {
 pub const COLD_BYTES: usize = 300_000_000;
 
 /// Work done by one run, for rates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Ternary weights touched; for activations, the values quantised.
     pub weights: u64,
@@ -85,6 +93,8 @@ pub struct Work {
     pub bytes: u64,
     /// Operations: 2 for each weight and activation row of a product, 0 where only bytes matter.
     pub ops: u64,
+    /// Tokens of a whole model, 0 where there are none or their rate is not the question.
+    pub tokens: u64,
 }
 
 /// What is computed.
@@ -133,6 +143,8 @@ pub enum Kind {
     },
     /// The smallest product there is: what a call costs.
     Overhead,
+    /// A whole model.
+    Inference(Inference),
 }
 
 /// One identified piece of work. Its id is a permanent name.
@@ -161,8 +173,15 @@ impl Workload {
             }
             Kind::Matmul { .. } | Kind::Linear { .. } => (Category::Kernels, Class::Core),
             Kind::Overhead => (Category::Kernels, Class::Secondary),
+            Kind::Inference(_) => (Category::Inference, Class::Core),
         };
         Self { id: kind.id(), category, class, work: kind.work(), kind, contract: Contract::Exact }
+    }
+
+    /// A whole model of a real file: `file:<hash>/<id>`.
+    pub fn of_file(work: Inference, file_hash8: &str) -> Self {
+        let workload = Self::new(Kind::Inference(work));
+        Self { id: format!("file:{file_hash8}/{}", workload.id), ..workload }
     }
 
     /// The same work on a tensor of a real file: `file:<hash>/<id>+tensor=<name>`.
@@ -181,7 +200,7 @@ impl Kind {
             | Self::Matmul { layout, .. }
             | Self::Linear { layout, .. } => Some(layout),
             Self::Overhead => Some(overhead_layout()),
-            Self::Activation { .. } => None,
+            Self::Activation { .. } | Self::Inference(_) => None,
         }
     }
 
@@ -191,7 +210,7 @@ impl Kind {
             Self::Matmul { batch, .. } | Self::Linear { batch, .. } => batch,
             Self::Activation { rows, .. } => rows,
             Self::Overhead => 1,
-            Self::Quantize { .. } | Self::Dequantize { .. } => 0,
+            Self::Quantize { .. } | Self::Dequantize { .. } | Self::Inference(_) => 0,
         }
     }
 
@@ -214,17 +233,32 @@ impl Kind {
                 format!("linear/{}", tail(layout, *batch, *threads, *temperature))
             }
             Self::Overhead => "overhead/call".to_string(),
+            Self::Inference(work) => work.id(),
+        }
+    }
+
+    /// Threads of its sides.
+    pub fn threads(&self) -> usize {
+        match *self {
+            Self::Matmul { threads, .. } | Self::Linear { threads, .. } => threads,
+            Self::Inference(work) => work.threads,
+            Self::Quantize { .. } | Self::Dequantize { .. } | Self::Activation { .. } | Self::Overhead => 1,
         }
     }
 
     fn work(&self) -> Work {
-        if let Self::Activation { cols, rows } = *self {
-            let values = (cols * rows) as u64;
-            return Work { weights: values, bytes: 4 * values, ops: 0 };
+        match *self {
+            Self::Activation { cols, rows } => {
+                let values = (cols * rows) as u64;
+                return Work { weights: values, bytes: 4 * values, ..Work::default() };
+            }
+            Self::Inference(work) => return work.work(),
+            _ => {}
         }
         let layout = self.layout().expect("every other kind has weights");
         let weights = layout.n_weights() as u64;
-        Work { weights, bytes: layout.code_bytes() as u64, ops: 2 * weights * self.batch() as u64 }
+        let ops = 2 * weights * self.batch() as u64;
+        Work { weights, bytes: layout.code_bytes() as u64, ops, tokens: 0 }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Making one backend ready for one workload.
 
-use super::{Inputs, Kind, Workload};
+use super::{Inputs, Kind, Workload, inference};
 use crate::backends::{Backend, BackendError, Matmul, WeightRule};
 use crate::bitnet::formats::{Layout, Weights};
 
@@ -38,8 +38,8 @@ pub trait Run {
 /// What poisoned outputs hold.
 const POISON_U8: u8 = 0xa5;
 const POISON_I8: i8 = 0x5a;
-const POISON_I32: i32 = 0x5a5a_5a5a;
-const POISON_F32: f32 = f32::NAN;
+pub(super) const POISON_I32: i32 = 0x5a5a_5a5a;
+pub(super) const POISON_F32: f32 = f32::NAN;
 
 impl Workload {
     /// Makes `backend` ready over `inputs`: packs, uploads and allocates; never timed.
@@ -87,6 +87,7 @@ impl Workload {
                 q: &inputs.codes,
                 out: vec![0],
             }),
+            Kind::Inference(work) => inference::prepare(&work, inputs, backend)?,
             Kind::Linear { layout, batch, threads, .. } => {
                 let y = vec![0.0; batch * layout.rows()];
                 Box::new(LinearLayer { products: products(batch, threads)?, next: 0, x: &inputs.floats, y })

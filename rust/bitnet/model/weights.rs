@@ -13,7 +13,7 @@
 //! bytes, then words. bitnet.cpp loads the files; their text means nothing.
 
 use super::config::{ConfigError, ModelConfig, ModelTensor, TensorRole};
-use super::gguf::{Array, GgufError, GgufWriter, Metadata, NewFile, TensorPlan, TensorType, Value};
+use super::gguf::{Array, Gguf, GgufError, GgufWriter, Metadata, NewFile, TensorPlan, TensorType, Value};
 use crate::bitnet::formats::{self, FormatError, Layout, WeightFormat};
 use crate::rng::Rng;
 use half::f16;
@@ -136,6 +136,31 @@ pub fn write_model(
     })?;
     file.commit()?;
     Ok(written)
+}
+
+/// Whether `format` can hold a model of that shape.
+///
+/// # Errors
+/// [`ModelError::Config`], [`ModelError::Unsupported`] with the first tensor that it cannot hold.
+pub fn check(config: &ModelConfig, format: ModelFormat) -> Result<(), ModelError> {
+    plan_model(config, format).map(|_| ())
+}
+
+/// The model in memory, as a file of it would be.
+///
+/// # Errors
+/// As [`write_model`], but for what only files do.
+pub fn model_in_memory(
+    config: &ModelConfig,
+    format: ModelFormat,
+    seed: u64,
+) -> Result<Gguf<'static>, ModelError> {
+    let planned = plan_model(config, format)?;
+    let data: u64 = planned.iter().map(|planned| planned.plan.n_bytes().unwrap_or(0)).sum();
+    // Keys and the vocabulary come on top; a vector that doubles would take twice the model for a moment.
+    let mut bytes = Vec::with_capacity(data as usize + (config.vocab * 64) + (1 << 16));
+    write_model_to(config, format, seed, &mut bytes, &mut |_, _| {})?;
+    Ok(Gguf::from_bytes(bytes)?)
 }
 
 /// As [`write_model`], into any output.

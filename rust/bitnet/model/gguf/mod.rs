@@ -55,6 +55,7 @@ pub struct Gguf<'a> {
 
 enum Bytes<'a> {
     Mapped(Map),
+    Owned(Vec<u8>),
     Borrowed(&'a [u8]),
 }
 
@@ -74,6 +75,12 @@ impl Gguf<'static> {
         let map = Map::open(path).map_err(|source| name_it(GgufErrorKind::Io { doing: "read", source }))?;
         let parsed = reader::parse(&map).map_err(name_it)?;
         Ok(Self { bytes: Bytes::Mapped(map), parsed })
+    }
+
+    /// Parses a file that is in memory already, and keeps its bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, GgufError> {
+        let parsed = reader::parse(&bytes)?;
+        Ok(Self { bytes: Bytes::Owned(bytes), parsed })
     }
 }
 
@@ -113,6 +120,7 @@ impl<'a> Gguf<'a> {
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(map) => map,
+            Bytes::Owned(bytes) => bytes,
             Bytes::Borrowed(bytes) => bytes,
         }
     }
