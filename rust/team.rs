@@ -14,6 +14,7 @@
 
 use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -152,6 +153,53 @@ impl Team {
         assert!(!theirs, "a part that a helper of the team worked on panicked");
     }
 
+    /// Calls `work(part, index, row)` once for each row of `width` elements of `rows`, row `index` on part
+    /// `index mod threads`; a single row on the caller's. What is left behind the last whole row is left alone.
+    ///
+    /// # Panics
+    /// As [`Team::run`].
+    pub fn for_each_row<T: Send>(
+        &self,
+        rows: &mut [T],
+        width: usize,
+        work: &(dyn Fn(usize, usize, &mut [T]) + Sync),
+    ) {
+        let rows = Rows::new(rows, width);
+        self.for_each(rows.n, &|part, index| {
+            // SAFETY: `for_each` gives every index below n to one part, once.
+            work(part, index, unsafe { rows.row(index) });
+        });
+    }
+
+    /// The same with the row of that index of both; as many as the shorter one has.
+    ///
+    /// # Panics
+    /// As [`Team::run`].
+    pub fn for_each_row_pair<A: Send, B: Send>(
+        &self,
+        (a, a_width): (&mut [A], usize),
+        (b, b_width): (&mut [B], usize),
+        work: &(dyn Fn(usize, usize, &mut [A], &mut [B]) + Sync),
+    ) {
+        let (a, b) = (Rows::new(a, a_width), Rows::new(b, b_width));
+        self.for_each(a.n.min(b.n), &|part, index| {
+            // SAFETY: as above, for both.
+            let (a, b) = unsafe { (a.row(index), b.row(index)) };
+            work(part, index, a, b);
+        });
+    }
+
+    /// Calls `work(part, index)` once for each index below `n`, on part `index mod threads`.
+    fn for_each(&self, n: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        let threads = self.threads();
+        match n {
+            0 => (),
+            // Not worth waking anybody.
+            1 => work(0, 0),
+            _ => self.run(&|part| (part..n).step_by(threads).for_each(|index| work(part, index))),
+        }
+    }
+
     /// Starts a round, or the end: sequentially consistent against a helper that marks itself parked and then looks at
     /// the number once more, so that one of the two sees the other.
     fn raise(&self) {
@@ -181,6 +229,32 @@ impl Drop for Team {
             // It does not panic: what the work does is caught.
             let _ = helper.join();
         }
+    }
+}
+
+/// Rows of one slice, given out to several threads.
+struct Rows<'a, T> {
+    first: *mut T,
+    width: usize,
+    n: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it stands for the exclusive slice it was made of, whose elements may be sent.
+unsafe impl<T: Send> Sync for Rows<'_, T> {}
+
+impl<'a, T> Rows<'a, T> {
+    fn new(slice: &'a mut [T], width: usize) -> Self {
+        let n = slice.len().checked_div(width).unwrap_or(0);
+        Self { first: slice.as_mut_ptr(), width, n, slice: PhantomData }
+    }
+
+    /// # Safety
+    /// `index` is below `n`, and the row it names is used by nobody else meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn row(&self, index: usize) -> &mut [T] {
+        // SAFETY: rows lie side by side within the slice, by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(index * self.width), self.width) }
     }
 }
 
@@ -263,6 +337,30 @@ mod tests {
             assert!(answer.is_err(), "part {bad}");
         }
         team.run(&|_| {});
+    }
+
+    #[test]
+    fn every_row_is_worked_on_once_by_its_part() {
+        for threads in 1..=3 {
+            let team = Team::new(threads).unwrap();
+            for (n, width, rest) in [(0, 3, 2), (1, 4, 0), (7, 1, 0), (5, 3, 2)] {
+                let mut rows = vec![0; n * width + rest];
+                let mut sums = vec![0; n + 1];
+                team.for_each_row(&mut rows, width, &|part, index, row| {
+                    assert!(index % threads == part && row.len() == width);
+                    row.iter_mut().for_each(|value| *value += index + 1);
+                });
+                team.for_each_row_pair((&mut rows, width), (&mut sums, 1), &|_, _, row, sum| {
+                    sum[0] += row.iter().sum::<usize>()
+                });
+                let expected: Vec<usize> =
+                    (0..n).flat_map(|index| vec![index + 1; width]).chain(vec![0; rest]).collect();
+                assert_eq!(rows, expected, "{n} rows of {width}");
+                let expected: Vec<usize> = (0..n).map(|index| (index + 1) * width).chain([0]).collect();
+                assert_eq!(sums, expected);
+            }
+            team.for_each_row(&mut [1, 2], 0, &|_, _, _| panic!("rows of nothing"));
+        }
     }
 
     #[test]

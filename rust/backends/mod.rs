@@ -16,6 +16,7 @@ pub mod plugin;
 pub mod rust_scalar;
 #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
 pub mod rust_simd;
+pub mod vector;
 
 use crate::bitnet::formats::{FormatError, Layout, Weights};
 use crate::bitnet::model::FloatMatrix;

@@ -1,19 +1,27 @@
 //! Whole models: tokens in, logits out.
 //!
-//! An [`Engine`] runs one model with one cache. There are two kinds: `Transformer` is ours, over the products of any
+//! An [`Engine`] runs one model with one cache. There are two kinds: [`Transformer`] is ours, over the products of any
 //! backend; `ForeignEngine` is whatever stands behind the C contract. Both compute `docs/NUMERICS.md`, so their logits
 //! are equal to the bit. What happens inside can be watched by name ([`Intermediate`]), and two engines can be held
 //! against each other, operation by operation (`divergence`).
 //!
 //! An engine allocates when it is made, and when a tap is set; running allocates nothing. It reads no clock: who wants
-//! to know where time goes sets a watcher and reads one there.
+//! to know where time goes sets a watcher ([`Transformer::watch`]) and reads one there.
 
+mod attention;
 mod intermediate;
+mod linear;
+mod observers;
+mod parts;
+mod transformer;
 
+pub use crate::bitnet::model::graph::{GraphError, read_model};
 pub use crate::bitnet::model::{
     Activation, CacheType, Graph, NamedTensor, Numerics, RopePairs, RunOptions, TensorData,
 };
 pub use intermediate::{Intermediate, Operation};
+pub use observers::Watcher;
+pub use transformer::Transformer;
 
 use crate::backends::BackendError;
 
@@ -106,6 +114,14 @@ pub enum EngineError {
         /// The name.
         name: String,
     },
+    /// No memory for a buffer.
+    #[error("{bytes} bytes for {what} could not be allocated")]
+    OutOfMemory {
+        /// What it would have held.
+        what: &'static str,
+        /// Its size; the largest number where that has none.
+        bytes: usize,
+    },
     /// The operating system refuses a thread.
     #[error("{threads} threads could not be started: {why}")]
     Threads {
@@ -166,4 +182,79 @@ pub trait Engine {
     /// # Errors
     /// What an engine behind the contract says.
     fn reset(&mut self) -> Result<(), EngineError>;
+}
+
+/// What every engine checks before it runs anything.
+fn check_call(
+    graph: &Graph,
+    options: &RunOptions,
+    position: usize,
+    tokens: &[u32],
+    n_outputs: usize,
+) -> Result<(), EngineError> {
+    let RunOptions { context, batch, outputs, .. } = *options;
+    if !(1..=batch).contains(&tokens.len()) {
+        return Err(EngineError::Batch { found: tokens.len(), batch });
+    }
+    let most = tokens.len().min(outputs);
+    if n_outputs > most {
+        return Err(EngineError::Outputs { found: n_outputs, most });
+    }
+    if let Some(index) = tokens.iter().position(|&token| token as usize >= graph.vocab) {
+        return Err(EngineError::Token { token: tokens[index], index, vocab: graph.vocab });
+    }
+    if tokens.len() > context - position {
+        return Err(EngineError::Context { position, tokens: tokens.len(), context });
+    }
+    Ok(())
+}
+
+/// What every engine checks before it is made.
+fn check_made(graph: &Graph, options: &RunOptions) -> Result<(), EngineError> {
+    let refuse = |what, found: String, expected: &str| {
+        Err(EngineError::Option { what, found, expected: expected.to_string() })
+    };
+    let sides = [
+        ("the hidden width", graph.hidden, 1 << 20),
+        ("the feed-forward width", graph.ffn, 1 << 20),
+        ("the number of layers", graph.layers, 1 << 12),
+        ("the number of heads", graph.heads, 1 << 12),
+        ("the number of kv heads", graph.kv_heads, 1 << 12),
+        ("the number of values per head", graph.head_dim, 1 << 12),
+        ("the number of tokens", graph.vocab, 1 << 24),
+        ("the number of threads", options.threads, 1 << 10),
+        ("the context", options.context, 1 << 24),
+        ("the batch", options.batch, 1 << 24),
+    ];
+    for (what, value, most) in sides {
+        if !(1..=most).contains(&value) {
+            return refuse(what, value.to_string(), &format!("1 to {most}"));
+        }
+    }
+    if !graph.head_dim.is_multiple_of(2) {
+        return refuse("the number of values per head", graph.head_dim.to_string(), "an even number");
+    }
+    if !graph.heads.is_multiple_of(graph.kv_heads) {
+        let expected = format!("a divisor of the {} heads", graph.heads);
+        return refuse("the number of kv heads", graph.kv_heads.to_string(), &expected);
+    }
+    if !(graph.rope_base.is_finite() && graph.rope_base >= 1.0) {
+        return refuse("the rope base", graph.rope_base.to_string(), "a finite number, at least 1");
+    }
+    if !(graph.norm_eps > 0.0 && graph.norm_eps < 1.0) {
+        return refuse("the norm epsilon", graph.norm_eps.to_string(), "above 0 and below 1");
+    }
+    Ok(())
+}
+
+/// `rows * cols` zeros.
+fn zeros<T: Clone + Default>(what: &'static str, rows: usize, cols: usize) -> Result<Vec<T>, EngineError> {
+    let n = rows.checked_mul(cols);
+    let bytes = n.and_then(|n| n.checked_mul(size_of::<T>()));
+    let refuse = || EngineError::OutOfMemory { what, bytes: bytes.unwrap_or(usize::MAX) };
+    let mut buffer = Vec::new();
+    let n = n.ok_or_else(refuse)?;
+    buffer.try_reserve_exact(n).map_err(|_| refuse())?;
+    buffer.resize(n, T::default());
+    Ok(buffer)
 }

@@ -7,6 +7,9 @@ mod support;
 #[path = "../support/npz.rs"]
 mod npz;
 
+#[path = "../support/golden_set.rs"]
+mod golden_set;
+
 mod catalogue;
 mod golden;
 mod model;

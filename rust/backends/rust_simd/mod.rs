@@ -12,6 +12,7 @@ mod tl1_avx2;
 mod tl2_avx2;
 mod tl_avx2;
 mod tl_pack_avx2;
+mod vector_avx2;
 
 use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
 

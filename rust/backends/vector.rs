@@ -1,0 +1,357 @@
+//! The loops over floats that a whole model needs beside its products: norm, rotation, attention, softmax, activation
+//! (`docs/NUMERICS.md`, whole models). They belong to no backend: an engine may run over anybody's matrix products.
+//!
+//! Every loop is written once, here, in an order that is part of its definition: sums are sequential in f64, or 32 lanes
+//! of f32. [`Portable`] is these loops as they stand. An instruction set compiles the same text again, wider, and brings
+//! its own conversions of halves ([`Halves`]); Rust reorders and contracts no float operation, so the bits are the same.
+
+use crate::bitnet::formats::WeightFormat;
+use crate::bitnet::quant::{QuantError, absmax};
+use half::f16;
+
+/// Partial sums of a product of floats.
+const LANES: usize = 32;
+
+/// Loops over floats, with the same bits on every instruction set. Slices that belong together have the same length.
+pub trait VectorLoops: Send + Sync {
+    /// `1 / sqrt(mean of squares + eps)`, by which a norm multiplies.
+    fn norm_multiplier(&self, x: &[f32], eps: f32) -> f32;
+    /// `y = x * s`.
+    fn scale(&self, x: &[f32], s: f32, y: &mut [f32]);
+    /// `y = (x * s) * w`.
+    fn scale_weighted(&self, x: &[f32], s: f32, w: &[f32], y: &mut [f32]);
+    /// `y = y * x`.
+    fn multiply(&self, x: &[f32], y: &mut [f32]);
+    /// `y = y + x`.
+    fn add(&self, x: &[f32], y: &mut [f32]);
+    /// `g / (1 + exp(-g))` in place.
+    fn silu(&self, g: &mut [f32]);
+    /// `max(g, 0)` squared, in place.
+    fn relu_squared(&self, g: &mut [f32]);
+    /// Activations to int8 by the rule of the weights' format. Returns the scale, by which products are divided, or the
+    /// index of the first NaN or infinity.
+    fn quantize(&self, format: WeightFormat, x: &[f32], q: &mut [i8]) -> Result<f32, usize>;
+    /// `y = f32(dot) / activation_scale * weight_scale`.
+    fn rescale(&self, dot: &[i32], activation_scale: f32, weight_scale: f32, y: &mut [f32]);
+    /// Rotates `(i, i + d / 2)`; `angles` holds the d / 2 cosines, then the sines.
+    fn rotate_halves(&self, angles: &[f32], head: &mut [f32]);
+    /// Rotates `(2 i, 2 i + 1)`; `angles` as above.
+    fn rotate_neighbours(&self, angles: &[f32], head: &mut [f32]);
+    /// Rounds to float16 and back, in place.
+    fn round_to_f16(&self, x: &mut [f32]);
+    /// Rounds to float16.
+    fn to_f16(&self, x: &[f32], y: &mut [f16]);
+    /// `scores[t] = dot(keys[t], q) * multiplier`, keys `[scores, q]`.
+    fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]);
+    /// The same with keys in float16.
+    fn scores_f16(&self, keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]);
+    /// Scores to probabilities, in place.
+    fn softmax(&self, scores: &mut [f32]);
+    /// `out = sum over t of p[t] * values[t]`, t ascending, values `[p, out]`.
+    fn mix_f32(&self, values: &[f32], p: &[f32], out: &mut [f32]);
+    /// The same with values in float16.
+    fn mix_f16(&self, values: &[f16], p: &[f32], out: &mut [f32]);
+}
+
+/// The fastest loops that run here.
+pub fn vector_loops() -> &'static dyn VectorLoops {
+    #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+    {
+        use super::detect::Avx2;
+        static AVX2: std::sync::OnceLock<Option<Avx2>> = std::sync::OnceLock::new();
+        if let Some(token) = AVX2.get_or_init(|| Avx2::detect().ok()) {
+            return token;
+        }
+    }
+    &Portable
+}
+
+/// The loops as they stand below, for any CPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Portable;
+
+/// Conversions between float16 and float32, both exact where they can be and rounded to even where not.
+pub(super) trait Halves {
+    /// Eight at a time.
+    fn widen(values: &[f16; 8]) -> [f32; 8];
+    /// Eight at a time.
+    fn narrow(values: &[f32; 8]) -> [f16; 8];
+}
+
+impl Halves for Portable {
+    fn widen(values: &[f16; 8]) -> [f32; 8] {
+        values.map(f16::to_f32)
+    }
+
+    fn narrow(values: &[f32; 8]) -> [f16; 8] {
+        values.map(f16::from_f32)
+    }
+}
+
+impl VectorLoops for Portable {
+    fn norm_multiplier(&self, x: &[f32], eps: f32) -> f32 {
+        norm_multiplier(x, eps)
+    }
+
+    fn scale(&self, x: &[f32], s: f32, y: &mut [f32]) {
+        scale(x, s, y);
+    }
+
+    fn scale_weighted(&self, x: &[f32], s: f32, w: &[f32], y: &mut [f32]) {
+        scale_weighted(x, s, w, y);
+    }
+
+    fn multiply(&self, x: &[f32], y: &mut [f32]) {
+        multiply(x, y);
+    }
+
+    fn add(&self, x: &[f32], y: &mut [f32]) {
+        add(x, y);
+    }
+
+    fn silu(&self, g: &mut [f32]) {
+        silu(g);
+    }
+
+    fn relu_squared(&self, g: &mut [f32]) {
+        relu_squared(g);
+    }
+
+    fn quantize(&self, format: WeightFormat, x: &[f32], q: &mut [i8]) -> Result<f32, usize> {
+        let row = match format {
+            WeightFormat::I2S => absmax::quantize_row(x, q),
+            WeightFormat::Tl1 | WeightFormat::Tl2 => absmax::quantize_row_tl(x, q),
+        };
+        row.map(|activation| activation.scale).map_err(|error| match error {
+            QuantError::NonFinite { index, .. } => index,
+            QuantError::Length { .. } | QuantError::Empty { .. } => 0,
+        })
+    }
+
+    fn rescale(&self, dot: &[i32], activation_scale: f32, weight_scale: f32, y: &mut [f32]) {
+        for (y, &dot) in y.iter_mut().zip(dot) {
+            *y = dot as f32 / activation_scale * weight_scale;
+        }
+    }
+
+    fn rotate_halves(&self, angles: &[f32], head: &mut [f32]) {
+        rotate_halves(angles, head);
+    }
+
+    fn rotate_neighbours(&self, angles: &[f32], head: &mut [f32]) {
+        rotate_neighbours(angles, head);
+    }
+
+    fn round_to_f16(&self, x: &mut [f32]) {
+        round_to_f16::<Self>(x);
+    }
+
+    fn to_f16(&self, x: &[f32], y: &mut [f16]) {
+        to_f16::<Self>(x, y);
+    }
+
+    fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+        scores_f32(keys, q, multiplier, scores);
+    }
+
+    fn scores_f16(&self, keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+        scores_f16::<Self>(keys, q, multiplier, scores);
+    }
+
+    fn softmax(&self, scores: &mut [f32]) {
+        softmax(scores);
+    }
+
+    fn mix_f32(&self, values: &[f32], p: &[f32], out: &mut [f32]) {
+        mix_f32(values, p, out);
+    }
+
+    fn mix_f16(&self, values: &[f16], p: &[f32], out: &mut [f32]) {
+        mix_f16::<Self>(values, p, out);
+    }
+}
+
+// The loops themselves: inlined always, so that an instruction set compiles them with what it has.
+
+#[inline(always)]
+pub(super) fn norm_multiplier(x: &[f32], eps: f32) -> f32 {
+    let sum = x.iter().fold(0.0_f64, |sum, &x| sum + f64::from(x * x));
+    let mean = (sum / x.len() as f64) as f32;
+    1.0 / (mean + eps).sqrt()
+}
+
+#[inline(always)]
+pub(super) fn scale(x: &[f32], s: f32, y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * s);
+}
+
+#[inline(always)]
+pub(super) fn scale_weighted(x: &[f32], s: f32, w: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(x).zip(w).for_each(|((y, &x), &w)| *y = x * s * w);
+}
+
+#[inline(always)]
+pub(super) fn multiply(x: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y *= x);
+}
+
+#[inline(always)]
+pub(super) fn add(x: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+}
+
+#[inline(always)]
+pub(super) fn silu(g: &mut [f32]) {
+    g.iter_mut().for_each(|g| *g /= 1.0 + exp(-*g));
+}
+
+#[inline(always)]
+pub(super) fn relu_squared(g: &mut [f32]) {
+    for g in g {
+        let r = if *g < 0.0 { 0.0 } else { *g };
+        *g = r * r;
+    }
+}
+
+/// e^x within 2 ulp where the result is neither 0 nor infinite: the polynomial of `docs/NUMERICS.md`.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to a whole number, which is its lowest bits.
+    const LOG2_E: f32 = f32::from_bits(0x3fb8_aa3b); // 0x1.715476p+0
+    const LN2_HIGH: f32 = f32::from_bits(0x3f31_7200); // 0x1.62e4p-1
+    const LN2_LOW: f32 = f32::from_bits(0x35bf_be8e); // 0x1.7f7d1cp-20
+    const C1: f32 = f32::from_bits(0x3f7f_fff6); // 0x1.ffffecp-1
+    const C2: f32 = f32::from_bits(0x3eff_fedb); // 0x1.fffdb6p-2
+    const C3: f32 = f32::from_bits(0x3e2a_af33); // 0x1.555e66p-3
+    const C4: f32 = f32::from_bits(0x3d2b_9f17); // 0x1.573e2ep-5
+    const C5: f32 = f32::from_bits(0x3c07_2010); // 0x1.0e4020p-7
+    let z = x.mul_add(LOG2_E, MAGIC);
+    let n = z - MAGIC;
+    let b = (-n).mul_add(LN2_LOW, (-n).mul_add(LN2_HIGH, x));
+    let u = b * b;
+    let j = C5.mul_add(b, C4).mul_add(u, C3.mul_add(b, C2)).mul_add(u, C1 * b);
+    let k = f32::from_bits((z.to_bits() << 23).wrapping_add(0x3f80_0000));
+    let y = k.mul_add(j, k);
+    let y = if n < -126.0 { 0.0 } else { y };
+    if n > 127.0 { f32::INFINITY } else { y }
+}
+
+#[inline(always)]
+pub(super) fn softmax(scores: &mut [f32]) {
+    let m = scores.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
+    scores.iter_mut().for_each(|s| *s = exp(*s - m));
+    let sum = scores.iter().fold(0.0_f64, |sum, &e| sum + f64::from(e));
+    let multiplier = (1.0 / sum) as f32;
+    scores.iter_mut().for_each(|e| *e *= multiplier);
+}
+
+#[inline(always)]
+pub(super) fn rotate_halves(angles: &[f32], head: &mut [f32]) {
+    let (cos, sin) = angles.split_at(angles.len() / 2);
+    let (low, high) = head.split_at_mut(cos.len());
+    for ((a, b), (&c, &s)) in low.iter_mut().zip(high).zip(cos.iter().zip(sin)) {
+        (*a, *b) = rotated(*a, *b, c, s);
+    }
+}
+
+#[inline(always)]
+pub(super) fn rotate_neighbours(angles: &[f32], head: &mut [f32]) {
+    let (cos, sin) = angles.split_at(angles.len() / 2);
+    for ([a, b], (&c, &s)) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)) {
+        (*a, *b) = rotated(*a, *b, c, s);
+    }
+}
+
+#[inline(always)]
+fn rotated(a: f32, b: f32, cos: f32, sin: f32) -> (f32, f32) {
+    (a.mul_add(cos, -(b * sin)), a.mul_add(sin, b * cos))
+}
+
+#[inline(always)]
+pub(super) fn round_to_f16<H: Halves>(x: &mut [f32]) {
+    let (eights, rest) = x.as_chunks_mut::<8>();
+    eights.iter_mut().for_each(|eight| *eight = H::widen(&H::narrow(eight)));
+    rest.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
+}
+
+#[inline(always)]
+pub(super) fn to_f16<H: Halves>(x: &[f32], y: &mut [f16]) {
+    let ((from, from_rest), (to, to_rest)) = (x.as_chunks::<8>(), y.as_chunks_mut::<8>());
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = H::narrow(from));
+    to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = f16::from_f32(*from));
+}
+
+#[inline(always)]
+pub(super) fn scores_f32(keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
+        let mut lanes = [0.0; LANES];
+        let ((keys, keys_rest), (qs, q_rest)) = (key.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+        for (key, q) in keys.iter().zip(qs) {
+            for l in 0..LANES {
+                lanes[l] = key[l].mul_add(q[l], lanes[l]);
+            }
+        }
+        for (lane, (key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
+            *lane = key.mul_add(*q, *lane);
+        }
+        *score = added_in_halves(lanes) * multiplier;
+    }
+}
+
+#[inline(always)]
+pub(super) fn scores_f16<H: Halves>(keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
+        let mut lanes = [0.0; LANES];
+        let ((keys, keys_rest), (qs, q_rest)) = (key.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+        for (key, q) in keys.iter().zip(qs) {
+            let mut wide = [0.0; LANES];
+            for (wide, key) in wide.as_chunks_mut::<8>().0.iter_mut().zip(key.as_chunks::<8>().0) {
+                *wide = H::widen(key);
+            }
+            for l in 0..LANES {
+                lanes[l] = wide[l].mul_add(q[l], lanes[l]);
+            }
+        }
+        for (lane, (key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
+            *lane = key.to_f32().mul_add(*q, *lane);
+        }
+        *score = added_in_halves(lanes) * multiplier;
+    }
+}
+
+#[inline(always)]
+fn added_in_halves(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+pub(super) fn mix_f32(values: &[f32], p: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for (&p, value) in p.iter().zip(values.chunks_exact(out.len())) {
+        out.iter_mut().zip(value).for_each(|(out, &value)| *out = p.mul_add(value, *out));
+    }
+}
+
+#[inline(always)]
+pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    for (&p, value) in p.iter().zip(values.chunks_exact(out.len())) {
+        let ((to, to_rest), (from, from_rest)) = (out.as_chunks_mut::<8>(), value.as_chunks::<8>());
+        for (out, value) in to.iter_mut().zip(from) {
+            let value = H::widen(value);
+            for l in 0..8 {
+                out[l] = p.mul_add(value[l], out[l]);
+            }
+        }
+        for (out, value) in to_rest.iter_mut().zip(from_rest) {
+            *out = p.mul_add(value.to_f32(), *out);
+        }
+    }
+}
