@@ -70,7 +70,8 @@ pub(super) const TOO_SLOW: &str = "a plain loop here would take most of the time
 const PLAIN_LOOP_OPS: u64 = 40_000_000;
 
 /// Why plain loops do not run a whole model.
-pub(super) const UNBEARABLE: &str = "plain loops would take minutes over a model of this size; see the smaller ones";
+pub(super) const UNBEARABLE: &str =
+    "plain loops would take minutes over a model of this size; see the smaller ones";
 
 /// Operations of a whole model above which plain loops are not even compared: about ten seconds.
 const PLAIN_MODEL_OPS: u64 = 10_000_000_000;

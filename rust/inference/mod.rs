@@ -23,7 +23,7 @@ pub use intermediate::{Intermediate, Operation};
 pub use observers::Watcher;
 pub use transformer::Transformer;
 
-use crate::backends::BackendError;
+use crate::backends::{Backend, BackendError};
 
 /// Why an engine was not made or did not run. The text is one line that names the culprit.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -257,4 +257,31 @@ fn zeros<T: Clone + Default>(what: &'static str, rows: usize, cols: usize) -> Re
     buffer.try_reserve_exact(n).map_err(|_| refuse())?;
     buffer.resize(n, T::default());
     Ok(buffer)
+}
+
+/// An engine of that backend's: ours over its products, or the one that stands behind the contract if it brings one.
+///
+/// # Errors
+/// [`EngineError`]: what the graph, the tensors or the options are not.
+pub fn engine<'a>(
+    backend: &'a dyn Backend,
+    graph: &Graph,
+    tensors: &[NamedTensor<'a>],
+    options: &RunOptions,
+) -> Result<Box<dyn Engine + 'a>, EngineError> {
+    Ok(Box::new(Transformer::new(backend, graph, tensors, options)?))
+}
+
+/// The token with the largest logit; of equals the first. `None` where there is no logit, or one is no number.
+pub fn argmax(logits: &[f32]) -> Option<u32> {
+    let mut best: Option<(usize, f32)> = None;
+    for (token, &logit) in logits.iter().enumerate() {
+        if logit.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|(_, most)| logit > most) {
+            best = Some((token, logit));
+        }
+    }
+    best.map(|(token, _)| token as u32)
 }

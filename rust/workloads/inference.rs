@@ -17,7 +17,7 @@ use crate::bitnet::formats::{FormatError, WeightFormat};
 use crate::bitnet::model::config::ModelConfig;
 use crate::bitnet::model::gguf::Gguf;
 use crate::bitnet::model::weights::{self, ModelFormat};
-use crate::bitnet::model::{Graph, RunOptions, read_model};
+use crate::bitnet::model::{RunOptions, read_model};
 use crate::inference::{self, Engine, EngineError};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -165,7 +165,7 @@ pub(super) fn prepare<'a>(
     let failed = |what: String| BackendError::Internal { backend: backend.name().to_owned(), what };
     let (_, graph, tensors) = read_model(model).map_err(|why| failed(why.to_string()))?;
     let vocab = graph.vocab;
-    let engine = inference::engine(backend, graph, tensors, work.options())
+    let engine = inference::engine(backend, &graph, &tensors, &work.options())
         .map_err(|why| engine_error(backend.name(), why))?;
     let rows = if work.phase == Phase::Decode { work.tokens } else { 1 };
     Ok(Box::new(ModelRun {
@@ -208,7 +208,7 @@ impl ModelRun<'_> {
         self.engine.prefill(self.tokens, 1)?;
         self.logits.copy_from_slice(self.engine.logits());
         if self.phase == Phase::FirstToken {
-            self.first = [inference::argmax(&self.logits) as i32];
+            self.first = [inference::argmax(&self.logits).map_or(-1, |token| token as i32)];
         }
         Ok(())
     }

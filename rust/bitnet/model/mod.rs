@@ -8,4 +8,7 @@ pub(crate) mod map;
 pub mod weights;
 
 pub use float_blocks::{FloatMatrix, FloatType};
-pub use graph::{Activation, CacheType, Graph, NamedTensor, Numerics, RopePairs, RunOptions, TensorData};
+pub use graph::{
+    Activation, CacheType, Graph, GraphError, NamedTensor, Numerics, RopePairs, RunOptions, TensorData,
+    read_model,
+};
