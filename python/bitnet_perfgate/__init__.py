@@ -12,7 +12,7 @@ Rust plans, measures and judges; this package shows, saves and exits.
 from bitnet_perfgate._core import FileError, InputError, __version__
 from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.machine import doctor, workloads
-from bitnet_perfgate.models import identify, make_model
+from bitnet_perfgate.models import generate, identify, make_model, model_info, trace
 from bitnet_perfgate.regression import (
     accept_baseline,
     compare,
@@ -44,14 +44,17 @@ __all__ = [
     "diff_baselines",
     "doctor",
     "gate",
+    "generate",
     "identify",
     "judge_trial",
     "judge_trials",
     "list_baselines",
     "load_recording",
     "make_model",
+    "model_info",
     "plan",
     "run",
     "selftest",
+    "trace",
     "workloads",
 ]

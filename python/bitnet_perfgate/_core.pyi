@@ -14,17 +14,20 @@ __all__ = [
     "build_library",
     "doctor",
     "find_baselines",
+    "generate",
     "identify",
     "judge",
     "list_baselines",
     "load_recording",
     "make_model",
     "mismatches",
+    "model_info",
     "plan",
     "run",
     "save_recording",
     "selftest",
     "speed_table",
+    "trace",
     "worker",
     "workloads",
 ]
@@ -84,4 +87,25 @@ def make_model(
     format: str,
     seed: int,
     progress: Callable[[int, int], object] | None = None,
+) -> str: ...
+def model_info(path: str | PathLike[str]) -> str: ...
+def generate(
+    path: str | PathLike[str],
+    prompt: Sequence[int],
+    n: int,
+    backend: str | None,
+    run: tuple[str, str, int],
+    plugins: Sequence[str | PathLike[str]],
+    progress: Callable[[int, int], object] | None = None,
+) -> str: ...
+def trace(
+    path: str | PathLike[str],
+    tokens: Sequence[int],
+    subject: str | None,
+    reference: str | None,
+    step: bool,
+    bound: float,
+    run: tuple[str, str, int],
+    plugins: Sequence[str | PathLike[str]],
+    subject_path: str | PathLike[str] | None = None,
 ) -> str: ...

@@ -15,10 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import display, options, regression_commands
+from bitnet_perfgate import display, model_commands, options, regression_commands
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED
 from bitnet_perfgate.job import Job, complain, discard, present, write
-from bitnet_perfgate.progress import ProgressDisplay
 from bitnet_perfgate.runs import DEFAULT_SEED
 
 EXIT_UNUSABLE = 2
@@ -50,9 +49,10 @@ SETTINGS: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
 }
 app = typer.Typer(help="Cross-validation and performance gate for 1.58-bit (BitNet) kernels.", **SETTINGS)
-model_app = typer.Typer(help="Synthetic model files.", **SETTINGS)
+model_app = typer.Typer(help="Model files: what one holds, and synthetic ones.", **SETTINGS)
 app.add_typer(model_app, name="model")
 regression_commands.register(app, SETTINGS)
+model_commands.register(app, model_app)
 
 
 @app.callback(invoke_without_command=True)
@@ -162,27 +162,6 @@ def identify(
     """Say which ternary layout the weights of a file are consistent with."""
     found = gate.identify(file, tensor=tensor, shape=_shape(shape) if shape else None)
     present(found, format, lambda console, found: display.show_identification(console, found, verbose))
-    return 0
-
-
-@model_app.command()
-def make(
-    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="The file to write.")],
-    preset: Annotated[str, typer.Option("--preset", help="The shape: a public model's, or tiny.")] = "tiny",
-    format: Annotated[
-        str, typer.Option("--format", help="How linear layers are stored: i2_s, tl1, tl2, ...")
-    ] = "i2_s",
-    seed: options.Seed = DEFAULT_SEED,
-    quiet: options.Quiet = False,
-) -> int:
-    """Write a synthetic GGUF model with random ternary weights."""
-    try:
-        with ProgressDisplay(display.console_on(sys.stderr), -int(quiet)) as progress:
-            made = gate.make_model(file, preset, format, seed, progress=progress.bytes_written)
-    except KeyboardInterrupt:
-        complain(f"interrupted: {file} was not written")
-        return EXIT_INTERRUPTED
-    present(made, "human", display.show_model)
     return 0
 
 

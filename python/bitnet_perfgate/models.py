@@ -1,10 +1,10 @@
-"""Model files: which ternary layout is this (`identify`), and a synthetic one (`make_model`)."""
+"""Model files: which ternary layout is this, a synthetic one, what one holds, tokens from it, and where engines part."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from bitnet_perfgate import _core
 from bitnet_perfgate.documents import Document
@@ -68,3 +68,142 @@ def make_model(
         >>> make_model("tiny.gguf", "tiny", "i2_s", seed=42)["sha256"]  # doctest: +SKIP
     """
     return Document(json.loads(_core.make_model(os.fspath(path), preset, format, seed, progress)))
+
+
+def model_info(path: str | os.PathLike[str]) -> Document:
+    """What a model file holds, and whether the engines here run it.
+
+    Returns:
+        ``architecture``, ``name``, ``bytes``; ``types``, tensors and bytes of each type; ``tensors``, each with its
+        name, type, sides (K first) and bytes; ``runs``, and either the sides of the model or ``why_not``.
+
+    Raises:
+        InputError: not a GGUF file.
+        FileError: the file cannot be read, or is no regular file.
+
+    Example:
+        >>> model_info("model.gguf")["layers"]  # doctest: +SKIP
+    """
+    return Document(json.loads(_core.model_info(os.fspath(path))))
+
+
+def generate(
+    path: str | os.PathLike[str],
+    prompt: Sequence[int],
+    n: int = 16,
+    *,
+    backend: str | None = None,
+    threads: int = 1,
+    numerics: str = "ggml",
+    cache: str = "f16",
+    plugins: Iterable[str | os.PathLike[str]] = (),
+    progress: Callable[[int, int], object] | None = None,
+) -> Document:
+    """Runs a prompt of token ids and then, n times, the token with the largest logit.
+
+    Args:
+        path: a GGUF model file.
+        prompt: token ids, at least one; text in and out is not part of this version.
+        n: how many tokens to choose.
+        backend: whose engine; the fastest Rust one by default.
+        threads: of the engine; the tokens do not depend on it.
+        numerics: ``ggml``, rounding where bitnet.cpp does, or ``pure-f32``.
+        cache: of keys and values, ``f16`` or ``f32``.
+        plugins: shared libraries whose backends may be named.
+        progress: told tokens chosen and tokens in all.
+
+    Returns:
+        ``tokens``, the ids chosen; ``prefill_ns`` for the prompt, ``decode_ns`` for the ``decoded`` tokens after the
+        first one, which comes out of the prompt. One run is no measurement: `run` measures.
+
+    Raises:
+        InputError: not a model that engines run; a token that is none of its; a context that is too short.
+        FileError: the file cannot be read.
+
+    Example:
+        >>> generate("model.gguf", [1, 15, 23], 8)["tokens"]  # doctest: +SKIP
+    """
+    found = _core.generate(
+        os.fspath(path),
+        _token_ids(prompt),
+        _counted(n, "n"),
+        backend,
+        (numerics, cache, _counted(threads, "threads")),
+        list(plugins),
+        progress,
+    )
+    return Document(json.loads(found))
+
+
+def trace(
+    path: str | os.PathLike[str],
+    tokens: Sequence[int],
+    *,
+    subject: str | None = None,
+    reference: str | None = None,
+    subject_model: str | os.PathLike[str] | None = None,
+    step: bool = False,
+    bound: float = 0.0,
+    threads: int = 1,
+    numerics: str = "ggml",
+    cache: str = "f16",
+    plugins: Iterable[str | os.PathLike[str]] = (),
+) -> Document:
+    """Runs two engines over the same tokens and finds the first operation at which they part.
+
+    Args:
+        path: a GGUF model file.
+        tokens: token ids that both run, whatever they would have chosen themselves.
+        subject: whose engine is looked at; the fastest Rust one by default.
+        reference: whose engine it is held against; the fastest C++ one by default.
+        subject_model: another file for the subject, of the same sides: two conversions of one model.
+        step: one token at a time, instead of all at once.
+        bound: a difference counts from this share of an intermediate's root mean square on; 0 demands equal bits.
+        threads: of both engines.
+        numerics: ``ggml``, rounding where bitnet.cpp does, or ``pure-f32``.
+        cache: of keys and values, ``f16`` or ``f32``.
+        plugins: shared libraries whose backends may be named.
+
+    Returns:
+        ``parted``; ``first``, where: name, layer, operation, position, index and both values; ``operations`` in the
+        order of computing, each with ``max_abs``, ``relative`` (norm of the difference over the norm), ``differing``
+        values and ``codes_flipped`` of what a linear layer quantises; ``logits``: tokens with equal ``top1`` and
+        ``top5``, Kullback-Leibler divergence in nats, the largest difference.
+
+    Raises:
+        InputError: not a model that engines run; an unknown backend; a token that is none of the model's.
+        FileError: the file cannot be read.
+
+    Example:
+        >>> trace("model.gguf", [1, 15, 23])["parted"]  # doctest: +SKIP
+    """
+    found = _core.trace(
+        os.fspath(path),
+        _token_ids(tokens),
+        subject,
+        reference,
+        step,
+        bound,
+        (numerics, cache, _counted(threads, "threads")),
+        list(plugins),
+        subject_model,
+    )
+    return Document(json.loads(found))
+
+
+LARGEST_TOKEN = 2**32 - 1
+MOST_THREADS = 1024
+
+
+def _token_ids(tokens: Sequence[int]) -> list[int]:
+    for index, token in enumerate(tokens):
+        if not 0 <= token <= LARGEST_TOKEN:
+            raise _core.InputError(f"token {token} at index {index}: expected an id of 0 to {LARGEST_TOKEN}")
+    return list(tokens)
+
+
+def _counted(value: int, name: str) -> int:
+    most = MOST_THREADS if name == "threads" else LARGEST_TOKEN
+    if not 1 <= value <= most:
+        raise _core.InputError(f"{name} is {value}: expected 1 to {most}")
+    return value

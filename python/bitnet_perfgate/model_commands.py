@@ -1,0 +1,143 @@
+"""The commands about whole models. They parse, call the public functions, show and exit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+import bitnet_perfgate as perfgate
+from bitnet_perfgate import display, model_display, options
+from bitnet_perfgate.interruption import EXIT_INTERRUPTED
+from bitnet_perfgate.job import complain, present
+from bitnet_perfgate.progress import ProgressDisplay
+from bitnet_perfgate.runs import DEFAULT_SEED
+
+EXIT_PARTED = 1
+LONGEST_LIST = 100_000
+
+File = Annotated[Path, typer.Argument(metavar="FILE.gguf", help="A model file.")]
+ModelOption = Annotated[Path, typer.Option("--model", metavar="FILE.gguf", help="A model file.")]
+Tokens = Annotated[str, typer.Option("--tokens", metavar="ID,ID,...", help="Token ids.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Of each engine.")]
+Numerics = Annotated[
+    Literal["ggml", "pure-f32"],
+    typer.Option("--numerics", help="Round where bitnet.cpp does, or nowhere but in the cache."),
+]
+Cache = Annotated[Literal["f16", "f32"], typer.Option("--cache", help="How keys and values are kept.")]
+
+
+def make(
+    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="The file to write.")],
+    preset: Annotated[str, typer.Option("--preset", help="The shape: a public model's, or tiny.")] = "tiny",
+    format: Annotated[
+        str, typer.Option("--format", help="How linear layers are stored: i2_s, tl1, tl2, ...")
+    ] = "i2_s",
+    seed: options.Seed = DEFAULT_SEED,
+    quiet: options.Quiet = False,
+) -> int:
+    """Write a synthetic GGUF model with random ternary weights."""
+    try:
+        with ProgressDisplay(display.console_on(sys.stderr), -int(quiet)) as progress:
+            made = perfgate.make_model(file, preset, format, seed, progress=progress.bytes_written)
+    except KeyboardInterrupt:
+        complain(f"interrupted: {file} was not written")
+        return EXIT_INTERRUPTED
+    present(made, "human", display.show_model)
+    return 0
+
+
+def info(file: File, format: options.Format = "human", verbose: options.Verbose = False) -> int:
+    """Say what a model file holds, and whether the engines here run it."""
+    present(
+        perfgate.model_info(file),
+        format,
+        lambda console, found: model_display.show_info(console, found, verbose),
+    )
+    return 0
+
+
+def generate(
+    model: ModelOption,
+    tokens: Tokens,
+    n: Annotated[int, typer.Option("-n", min=1, max=LONGEST_LIST, help="How many tokens to choose.")] = 16,
+    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Whose engine.")] = None,
+    plugin: options.Plugin = None,
+    threads: Threads = 1,
+    numerics: Numerics = "ggml",
+    cache: Cache = "f16",
+    format: options.Format = "human",
+) -> int:
+    """Run a prompt of token ids, then the most likely token, n times."""
+    found = perfgate.generate(
+        model,
+        token_ids(tokens),
+        n,
+        backend=backend,
+        threads=threads,
+        numerics=numerics,
+        cache=cache,
+        plugins=plugin or (),
+    )
+    present(found, format, model_display.show_generated)
+    return 0
+
+
+def trace(
+    model: ModelOption,
+    tokens: Tokens,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="NAME", help="Default: the fastest Rust engine.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="NAME", help="Default: the fastest C++ engine.")
+    ] = None,
+    subject_model: Annotated[
+        Path | None,
+        typer.Option("--subject-model", metavar="FILE.gguf", help="Another file for the subject."),
+    ] = None,
+    step: Annotated[
+        bool, typer.Option("--step", help="One token at a time, instead of all at once.")
+    ] = False,
+    bound: Annotated[
+        float,
+        typer.Option(
+            "--bound", min=0.0, help="Differences count from this share of the root mean square on."
+        ),
+    ] = 0.0,
+    plugin: options.Plugin = None,
+    threads: Threads = 1,
+    numerics: Numerics = "ggml",
+    cache: Cache = "f16",
+    format: options.Format = "human",
+    verbose: options.Verbose = False,
+) -> int:
+    """Run two engines over the same tokens and find the first operation at which they part.
+
+    Exit codes: 0 they do not part, 1 they do, 2 usage or unreadable input.
+    """
+    named: dict[str, Any] = {"subject": subject, "reference": reference, "subject_model": subject_model}
+    run: dict[str, Any] = {"threads": threads, "numerics": numerics, "cache": cache}
+    found = perfgate.trace(
+        model, token_ids(tokens), **named, **run, step=step, bound=bound, plugins=plugin or ()
+    )
+    present(found, format, lambda console, document: model_display.show_trace(console, document, verbose))
+    return EXIT_PARTED if found["parted"] else 0
+
+
+def token_ids(text: str) -> list[int]:
+    """Ids between commas or blanks."""
+    words = text.replace(",", " ").split()
+    if not words or not all(word.isascii() and word.isdigit() and len(word) <= 10 for word in words):
+        raise perfgate.InputError(f"--tokens {text!r}: expected token ids, such as 1,15,23")
+    return [int(word) for word in words]
+
+
+def register(app: typer.Typer, model_app: typer.Typer) -> None:
+    """Adds the commands."""
+    model_app.command()(make)
+    model_app.command()(info)
+    app.command()(generate)
+    app.command()(trace)
