@@ -1,7 +1,7 @@
 //! The only CPU detection of the crate. It yields tokens; a token in hand is the proof that lets safe code call
 //! kernels compiled for that instruction set.
 
-/// Proof that this CPU and operating system run AVX2 and FMA code.
+/// Proof that this CPU and operating system run AVX2, FMA and F16C code.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
@@ -13,6 +13,7 @@ impl Avx2 {
             let missing: Vec<&str> = [
                 ("avx2", std::arch::is_x86_feature_detected!("avx2")),
                 ("fma", std::arch::is_x86_feature_detected!("fma")),
+                ("f16c", std::arch::is_x86_feature_detected!("f16c")),
             ]
             .into_iter()
             .filter_map(|(feature, present)| (!present).then_some(feature))

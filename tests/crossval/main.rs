@@ -8,6 +8,7 @@ mod support;
 mod npz;
 
 mod catalogue;
+mod float;
 mod golden;
 mod model;
 mod oracle;
