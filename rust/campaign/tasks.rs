@@ -135,7 +135,7 @@ pub(super) fn plan<'m>(
     request: &Request,
     model: Option<&'m ModelFile>,
 ) -> Result<(Vec<Task<'m>>, Vec<Skipped>), CampaignError> {
-    let known = [Category::Quantization, Category::Kernels].map(Category::name);
+    let known = Category::ALL.map(Category::name);
     if let Some(name) = request.categories.iter().find(|name| !known.contains(&name.as_str())) {
         let known = known.map(str::to_owned).into();
         return Err(CampaignError::UnknownCategory { name: name.clone(), known });

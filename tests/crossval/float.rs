@@ -208,6 +208,60 @@ fn the_sign_of_an_underflow_is_kept() {
     }
 }
 
+/// Unit roundoff of the significand a type stores, and the largest error of a value that is subnormal there.
+fn storage_error(float_type: FloatType) -> (f64, f64) {
+    match float_type {
+        FloatType::F16 => (2.0_f64.powi(-11), 2.0_f64.powi(-25)),
+        FloatType::Bf16 => (2.0_f64.powi(-8), 2.0_f64.powi(-134)),
+        _ => (0.0, 0.0),
+    }
+}
+
+/// docs/NUMERICS.md, "How far float products are from exact ones": the bound for one output, from what was drawn.
+fn bound(float_type: FloatType, w: &[f32], x: &[f32]) -> f64 {
+    let u = 2.0_f64.powi(-24);
+    let roundings = (w.len().div_ceil(32) + 5) as f64;
+    let gamma = roundings * u / (1.0 - roundings * u);
+    let (relative, subnormal) = storage_error(float_type);
+    let magnitudes: f64 = w.iter().zip(x).map(|(&w, &x)| f64::from((w * x).abs())).sum();
+    let of_subnormals: f64 = x.iter().map(|&x| subnormal * f64::from(x.abs())).sum();
+    let underflows = roundings * 32.0 * 2.0_f64.powi(-150);
+    ((1.0 + relative) * (1.0 + gamma) - 1.0) * magnitudes + (1.0 + gamma) * of_subnormals + underflows
+}
+
+/// Small, ordinary and large inputs stay finite and within the bound; the bound of a finer type is not met by a coarser one.
+#[test]
+fn mixed_precision_is_stable_on_scaled_inputs() {
+    let (rows, cols) = (16, 2560);
+    for backend in float_subjects() {
+        for scale in [1e-3_f32, 1.0, 1e3] {
+            for float_type in [FloatType::F32, FloatType::F16, FloatType::Bf16] {
+                let mut rng = Rng::new(35);
+                let w: Vec<f32> = (0..rows * cols).map(|_| rng.normal() as f32).collect();
+                let x: Vec<f32> = (0..cols).map(|_| rng.normal() as f32 * scale).collect();
+                let bytes: Vec<u8> = match float_type {
+                    FloatType::F16 => w.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
+                    FloatType::Bf16 => w.iter().flat_map(|&w| bf16::from_f32(w).to_le_bytes()).collect(),
+                    _ => w.iter().flat_map(|w| w.to_le_bytes()).collect(),
+                };
+                let what = format!("{} {float_type:?} x {scale:e}", backend.name());
+                let matrix = FloatMatrix::new(float_type, rows, cols, &bytes).unwrap();
+                let mut matmul = backend.prepare_float_matmul(matrix, Arithmetic::F32, 1, 1).unwrap();
+                let y = run(&mut *matmul, &x, rows, &what);
+                let mut beyond_f32 = 0;
+                for (w, y) in w.chunks_exact(cols).zip(y) {
+                    let exact: f64 = w.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+                    let error = (f64::from(y) - exact).abs();
+                    let bound_here = bound(float_type, w, &x);
+                    assert!(y.is_finite() && error <= bound_here, "{what}: {error:e} beyond {bound_here:e}");
+                    beyond_f32 += usize::from(error > bound(FloatType::F32, w, &x));
+                }
+                assert_eq!(beyond_f32 > 0, float_type != FloatType::F32, "{what}: {beyond_f32} of {rows}");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_lengths_and_wishes_are_refused_before_anything_is_written() {
     let bytes = [0; 4 * 3 * 5];
