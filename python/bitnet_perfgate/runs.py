@@ -49,7 +49,7 @@ def run(
 
     Args:
         model: a GGUF file whose ternary tensors are the weights, instead of weights drawn from ``seed``.
-        categories: ``quantization``, ``kernels``; empty means all.
+        categories: ``quantization``, ``kernels``, ``mixed_precision``; empty means all.
         workloads: ids as `bitnet_perfgate.workloads` lists them; empty means all of the profile.
         backends: names as `bitnet_perfgate.doctor` lists them; empty means all. The oracle always takes part.
         plugins: shared libraries that export ``bitnet_backend_v1``; loading one runs its code.

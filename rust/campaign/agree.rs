@@ -100,7 +100,12 @@ pub(super) fn compare(
             Some(so_far) => joined(so_far, row),
         });
     }
-    total.expect("every workload has outputs")
+    let mut row = total.expect("every workload has outputs");
+    if let Some(accuracy) = workload.accuracy(inputs, actual) {
+        row.metrics.insert("relative_l2_error".into(), accuracy.relative_l2_error);
+        row.metrics.insert("snr_db".into(), accuracy.snr_db);
+    }
+    row
 }
 
 fn compare_output(workload: &Workload, expected: Output<'_>, actual: Output<'_>) -> Agreement {

@@ -162,7 +162,8 @@ fn generate(
         let mut tokens: Vec<u32> = Vec::with_capacity(n);
         while tokens.len() < n {
             let next = inference::argmax(engine.logits());
-            let next = next.ok_or_else(|| about(&path, "a logit is no number: there is no most likely token"))?;
+            let next =
+                next.ok_or_else(|| about(&path, "a logit is no number: there is no most likely token"))?;
             tokens.push(next);
             Python::attach(|py| {
                 py.check_signals()?;

@@ -7,6 +7,7 @@ use super::inference::{Inference, Phase};
 use super::{Kind, Temperature, Workload};
 use crate::backends::WeightRule;
 use crate::bitnet::formats::{Layout, WeightFormat};
+use crate::bitnet::model::FloatType;
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -92,6 +93,14 @@ fn linear<const BATCH: usize>(layout: Layout) -> Kind {
 
 const MATMUL_OF_BATCH: [OfLayout; 6] =
     [matmul::<1>, matmul::<4>, matmul::<16>, matmul::<32>, matmul::<128>, matmul::<512>];
+
+/// A product of a float matrix on one thread.
+fn mixed_precision(float_type: FloatType, (rows, cols): (usize, usize), batch: usize) -> Kind {
+    Kind::MixedPrecision { float_type, rows, cols, batch, threads: 1 }
+}
+
+/// Precisions in which matrices of heads and of whole models are stored.
+pub const FLOAT_TYPES: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::Bf16];
 
 impl Catalog {
     fn add(&mut self, format: WeightFormat, (rows, cols): (usize, usize), kind: OfLayout) {
@@ -186,6 +195,14 @@ impl Catalog {
                 self.add(format, shape, linear::<16>);
             }
         }
+        for float_type in FLOAT_TYPES {
+            for shape in SHAPES_2B4T {
+                for batch in [1, 4, 16] {
+                    self.workloads.push(Workload::new(mixed_precision(float_type, shape, batch)));
+                }
+            }
+            self.workloads.push(Workload::new(mixed_precision(float_type, (640, 2560), 128)));
+        }
         self.workloads.push(Workload::new(Kind::Overhead));
         for preset in ["tiny", "125m", "700m", "2b4t"] {
             self.add_phases(preset, WeightFormat::I2S);
@@ -226,6 +243,9 @@ mod tests {
             "matmul/tl2/6912x2560/b1/t1/cold",
             "linear/tl1/2560x2560/b1/t1/hot",
             "overhead/call",
+            "mixed_precision/f16/2560x2560/b1/t1",
+            "mixed_precision/bf16/6912x2560/b16/t1",
+            "mixed_precision/f32/640x2560/b128/t1",
             "quantize/i2_s/2560x2560+rule=maxabs",
             "prefill/125m/i2_s/pp32/t1",
             "decode/2b4t/i2_s/tg16/t2",
@@ -246,5 +266,7 @@ mod tests {
     fn work_counts_are_those_of_the_shape() {
         let gemm = by_id("matmul/i2_s/2560x2560/b16/t1/hot").expect("in the catalogue");
         assert_eq!((gemm.work.weights, gemm.work.bytes, gemm.work.ops), (6_553_600, 1_638_400, 209_715_200));
+        let half = by_id("mixed_precision/bf16/2560x2560/b4/t1").expect("in the catalogue");
+        assert_eq!((half.work.weights, half.work.bytes, half.work.ops), (6_553_600, 13_107_200, 52_428_800));
     }
 }

@@ -13,6 +13,8 @@ mod prepare;
 
 use crate::backends::WeightRule;
 use crate::bitnet::formats::Layout;
+use crate::bitnet::model::FloatType;
+use crate::bitnet::quant::accuracy::{self, Accuracy};
 use crate::parity::Contract;
 pub use inference::Inference;
 pub use inputs::Inputs;
@@ -23,21 +25,24 @@ pub use prepare::{Output, Run};
 pub enum Category {
     /// Weights and activations to codes and back.
     Quantization,
-    /// Matrix products.
+    /// Products of ternary matrices.
     Kernels,
+    /// Products of float matrices, by the precision they are stored in.
+    MixedPrecision,
     /// Whole models.
     Inference,
 }
 
 impl Category {
-    /// Every category, in the order tables show them.
-    pub const ALL: [Self; 3] = [Self::Quantization, Self::Kernels, Self::Inference];
+    /// Every area, in the order tables show them.
+    pub const ALL: [Self; 4] = [Self::Quantization, Self::Kernels, Self::MixedPrecision, Self::Inference];
 
-    /// The name in recordings: `quantization`, `kernels`, `inference`.
+    /// The name in recordings: `quantization`, `kernels`, `mixed_precision`, `inference`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Quantization => "quantization",
             Self::Kernels => "kernels",
+            Self::MixedPrecision => "mixed_precision",
             Self::Inference => "inference",
         }
     }
@@ -87,7 +92,7 @@ pub const COLD_BYTES: usize = 300_000_000;
 /// Work done by one run, for rates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Ternary weights touched; for activations, the values quantised.
+    /// Weights touched; for activations, the values quantised.
     pub weights: u64,
     /// Bytes of packed codes read or written; for activations, the float bytes read.
     pub bytes: u64,
@@ -141,6 +146,19 @@ pub enum Kind {
         /// Cache state.
         temperature: Temperature,
     },
+    /// Products of a float matrix with float activations, arithmetic `f32`.
+    MixedPrecision {
+        /// How the matrix is stored.
+        float_type: FloatType,
+        /// Outputs.
+        rows: usize,
+        /// Inputs.
+        cols: usize,
+        /// Activation rows.
+        batch: usize,
+        /// Threads.
+        threads: usize,
+    },
     /// The smallest product there is: what a call costs.
     Overhead,
     /// A whole model.
@@ -172,6 +190,7 @@ impl Workload {
                 (Category::Quantization, Class::Secondary)
             }
             Kind::Matmul { .. } | Kind::Linear { .. } => (Category::Kernels, Class::Core),
+            Kind::MixedPrecision { .. } => (Category::MixedPrecision, Class::Core),
             Kind::Overhead => (Category::Kernels, Class::Secondary),
             Kind::Inference(_) => (Category::Inference, Class::Core),
         };
@@ -189,10 +208,19 @@ impl Workload {
         let workload = Self::new(kind);
         Self { id: format!("file:{file_hash8}/{}+tensor={tensor}", workload.id), ..workload }
     }
+
+    /// How close the last run came to the product of the weights as they were drawn, before they were stored, in
+    /// f64: what the storage costs. Of the first activation row; only for mixed precision.
+    pub fn accuracy(&self, inputs: &Inputs<'_>, run: &dyn Run) -> Option<Accuracy> {
+        let Kind::MixedPrecision { rows, .. } = self.kind else { return None };
+        let outputs = run.outputs();
+        let Some((_, Output::F32(y))) = outputs.first() else { return None };
+        accuracy::accuracy(y.get(..rows)?, inputs.unstored_product()).ok()
+    }
 }
 
 impl Kind {
-    /// The layout of its weights, if it has weights.
+    /// The layout of its ternary weights, if it has any.
     pub fn layout(&self) -> Option<Layout> {
         match *self {
             Self::Quantize { layout, .. }
@@ -200,14 +228,16 @@ impl Kind {
             | Self::Matmul { layout, .. }
             | Self::Linear { layout, .. } => Some(layout),
             Self::Overhead => Some(overhead_layout()),
-            Self::Activation { .. } | Self::Inference(_) => None,
+            Self::Activation { .. } | Self::MixedPrecision { .. } | Self::Inference(_) => None,
         }
     }
 
     /// Activation rows of one run.
     pub fn batch(&self) -> usize {
         match *self {
-            Self::Matmul { batch, .. } | Self::Linear { batch, .. } => batch,
+            Self::Matmul { batch, .. } | Self::Linear { batch, .. } | Self::MixedPrecision { batch, .. } => {
+                batch
+            }
             Self::Activation { rows, .. } => rows,
             Self::Overhead => 1,
             Self::Quantize { .. } | Self::Dequantize { .. } | Self::Inference(_) => 0,
@@ -232,6 +262,10 @@ impl Kind {
             Self::Linear { layout, batch, threads, temperature } => {
                 format!("linear/{}", tail(layout, *batch, *threads, *temperature))
             }
+            Self::MixedPrecision { float_type, rows, cols, batch, threads } => {
+                let name = format!("{float_type:?}").to_lowercase();
+                format!("mixed_precision/{name}/{rows}x{cols}/b{batch}/t{threads}")
+            }
             Self::Overhead => "overhead/call".to_string(),
             Self::Inference(work) => work.id(),
         }
@@ -240,7 +274,9 @@ impl Kind {
     /// Threads of its sides.
     pub fn threads(&self) -> usize {
         match *self {
-            Self::Matmul { threads, .. } | Self::Linear { threads, .. } => threads,
+            Self::Matmul { threads, .. }
+            | Self::Linear { threads, .. }
+            | Self::MixedPrecision { threads, .. } => threads,
             Self::Inference(work) => work.threads,
             Self::Quantize { .. } | Self::Dequantize { .. } | Self::Activation { .. } | Self::Overhead => 1,
         }
@@ -251,6 +287,11 @@ impl Kind {
             Self::Activation { cols, rows } => {
                 let values = (cols * rows) as u64;
                 return Work { weights: values, bytes: 4 * values, ..Work::default() };
+            }
+            Self::MixedPrecision { float_type, rows, cols, batch, .. } => {
+                let weights = (rows * cols) as u64;
+                let bytes = float_type.bytes_of(rows * cols) as u64;
+                return Work { weights, bytes, ops: 2 * weights * batch as u64, tokens: 0 };
             }
             Self::Inference(work) => return work.work(),
             _ => {}

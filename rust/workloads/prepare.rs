@@ -1,7 +1,7 @@
 //! Making one backend ready for one workload.
 
 use super::{Inputs, Kind, Workload, inference};
-use crate::backends::{Backend, BackendError, Matmul, WeightRule};
+use crate::backends::{Arithmetic, Backend, BackendError, FloatMatmul, Matmul, WeightRule};
 use crate::bitnet::formats::{Layout, Weights};
 
 /// A result buffer, as parity reads it.
@@ -91,6 +91,11 @@ impl Workload {
             Kind::Linear { layout, batch, threads, .. } => {
                 let y = vec![0.0; batch * layout.rows()];
                 Box::new(LinearLayer { products: products(batch, threads)?, next: 0, x: &inputs.floats, y })
+            }
+            Kind::MixedPrecision { rows, batch, threads, .. } => {
+                let matrix = inputs.float_matrix().expect("inputs of this workload have a float matrix");
+                let product = backend.prepare_float_matmul(matrix, Arithmetic::F32, batch, threads)?;
+                Box::new(FloatProduct { product, x: &inputs.floats, y: vec![0.0; batch * rows] })
             }
         })
     }
@@ -220,6 +225,26 @@ impl Run for LinearLayer<'_> {
 
     fn copies(&self) -> usize {
         self.products.len()
+    }
+}
+
+struct FloatProduct<'a> {
+    product: Box<dyn FloatMatmul + 'a>,
+    x: &'a [f32],
+    y: Vec<f32>,
+}
+
+impl Run for FloatProduct<'_> {
+    fn run(&mut self) -> Result<(), BackendError> {
+        self.product.matmul_f32(self.x, &mut self.y)
+    }
+
+    fn outputs(&self) -> Vec<(&'static str, Output<'_>)> {
+        vec![("outputs", Output::F32(&self.y))]
+    }
+
+    fn poison(&mut self) {
+        self.y.fill(POISON_F32);
     }
 }
 

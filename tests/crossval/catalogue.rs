@@ -73,6 +73,26 @@ fn every_quick_workload_is_exact_on_every_backend() {
     println!("{pairs} workload x backend pairs, all exact");
 }
 
+/// What storage costs is measured beside the speed: relative errors of the size of half a unit of the significand.
+#[test]
+fn mixed_precision_reports_what_storage_costs() {
+    let ids = ["f32", "f16", "bf16"].map(|name| format!("mixed_precision/{name}/640x2560/b4/t1"));
+    let recording = compared(&ids.each_ref().map(String::as_str), &Cast::new(backends::all()));
+    for (id, range) in ids.iter().zip([1e-8..1e-6, 1e-4..2.0_f64.powi(-11), 1e-3..2.0_f64.powi(-8)]) {
+        let rows: Vec<_> = recording.agreements.iter().filter(|row| row.workload == *id).collect();
+        let rust = subjects().iter().filter(|backend| backend.name().starts_with("rust-")).count() - 1;
+        assert!(
+            rows.len() >= rust && rows.iter().all(|row| row.exact && row.compared == 4 * 640),
+            "{rows:#?}"
+        );
+        for row in rows {
+            let (error, snr) = (row.metrics["relative_l2_error"], row.metrics["snr_db"]);
+            assert!(range.contains(&error), "{id}: {error:e}");
+            assert!((snr + 20.0 * error.log10()).abs() < 1e-6, "{id}: {snr} dB for {error:e}");
+        }
+    }
+}
+
 /// A backend that is right except where `spoil` makes it wrong.
 struct Spoiled<F> {
     inner: backends::rust_scalar::RustScalar,

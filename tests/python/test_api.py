@@ -144,7 +144,7 @@ def test_an_exception_of_the_display_is_raised_as_it_is() -> None:
     ("call", "words"),
     [
         (lambda: gate.run(workloads=["matmul/i2s/640x2560/b1/t1/hot"]), f'did you mean "{PRODUCT}"'),
-        (lambda: gate.run(categories=["kernel"]), "known: quantization, kernels"),
+        (lambda: gate.run(categories=["kernel"]), "known: quantization, kernels, mixed_precision"),
         (lambda: gate.run(backends=["rust-avx3"]), "known here: rust-scalar"),
         (lambda: gate.run(profile="slow"), "known: quick, full"),
         (lambda: gate.run(iterations=0), "at least 1"),

@@ -155,7 +155,7 @@ def test_a_reference_folder_is_said_to_be_unused(cli: Cli) -> None:
         (("run", "--nonsense"), ("--nonsense",)),
         (("run", "--workload", "matmul/i2s/640x2560/b1/t1/hot"), (f'did you mean "{PRODUCT}"',)),
         (("run", "--dry-run", "--workload", "matmul/i2s/640x2560/b1/t1/hot"), (PRODUCT,)),
-        (("run", "--category", "kernel"), ("quantization, kernels",)),
+        (("run", "--category", "kernel"), ("quantization, kernels, mixed_precision",)),
         (("run", "--backend", "rust-avx3"), ("rust-avx3", "rust-scalar")),
         (("run", "--profile", "slow"), ("slow", "quick", "full")),
         (("run", "--format", "xml"), ("xml", "human", "json")),

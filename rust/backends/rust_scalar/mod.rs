@@ -103,7 +103,8 @@ impl Backend for RustScalar {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-        checks::prepare_float(NAME, arithmetic, threads)?;
+        checks::float_arithmetic(NAME, arithmetic)?;
+        checks::one_thread(NAME, threads)?;
         float::prepare(matrix, n_max)
     }
 }
@@ -146,6 +147,10 @@ impl Matmul for ScalarMatmul {
             }
         }
         Ok(())
+    }
+
+    fn prepared_bytes(&self) -> Option<usize> {
+        Some(self.codes.len() + self.q.len())
     }
 }
 
