@@ -52,9 +52,7 @@ pub(super) fn activations(
 
 /// One thread, and few enough columns for exact int32 products.
 pub(super) fn prepare(backend: &str, layout: &Layout, threads: usize) -> Result<(), BackendError> {
-    if threads != 1 {
-        return Err(unsupported(backend, format!("{threads} threads, it runs on 1")));
-    }
+    one_thread(backend, threads)?;
     if layout.cols() > MAX_COLS {
         return Err(unsupported(
             backend,
@@ -64,17 +62,17 @@ pub(super) fn prepare(backend: &str, layout: &Layout, threads: usize) -> Result<
     Ok(())
 }
 
-/// The arithmetic that every backend has, on one thread.
-pub(super) fn prepare_float(
-    backend: &str,
-    arithmetic: Arithmetic,
-    threads: usize,
-) -> Result<(), BackendError> {
+/// The arithmetic that every backend has.
+pub(super) fn float_arithmetic(backend: &str, arithmetic: Arithmetic) -> Result<(), BackendError> {
     match arithmetic {
-        Arithmetic::F32 if threads == 1 => Ok(()),
-        Arithmetic::F32 => Err(unsupported(backend, format!("{threads} threads, it runs on 1"))),
+        Arithmetic::F32 => Ok(()),
         Arithmetic::Native => Err(unsupported(backend, "native arithmetic of float products")),
     }
+}
+
+/// `Ok` for one thread.
+pub(super) fn one_thread(backend: &str, threads: usize) -> Result<(), BackendError> {
+    if threads == 1 { Ok(()) } else { Err(unsupported(backend, format!("{threads} threads, it runs on 1"))) }
 }
 
 /// `rows * cols` zeros, or why not.

@@ -11,6 +11,7 @@ mod npz;
 mod golden_set;
 
 mod catalogue;
+mod float;
 mod golden;
 mod model;
 mod oracle;

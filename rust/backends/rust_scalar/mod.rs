@@ -103,7 +103,8 @@ impl Backend for RustScalar {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-        checks::prepare_float(NAME, arithmetic, threads)?;
+        checks::float_arithmetic(NAME, arithmetic)?;
+        checks::one_thread(NAME, threads)?;
         float::prepare(matrix, n_max)
     }
 }

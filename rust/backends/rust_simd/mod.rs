@@ -4,6 +4,8 @@
 //! A kernel of one format is a [`Product`]: exact integers and nothing else. What every format shares is
 //! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`].
 
+mod float;
+mod float_avx2;
 mod i2s_avx2;
 mod i2s_pack_avx2;
 mod linear;
@@ -17,7 +19,11 @@ mod vector_avx2;
 use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
 
 use super::detect::Avx2;
-use super::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule, build_info, checks};
+use super::{
+    Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, build_info,
+    checks,
+};
+use crate::bitnet::model::FloatMatrix;
 use linear::Linear;
 use quantize_avx2::Ternary;
 
@@ -184,6 +190,20 @@ impl Backend for RustAvx2 {
             WeightFormat::Tl2 => tl2_avx2::prepare(token, weights, n_max)?,
         };
         Ok(linear.with(product))
+    }
+
+    fn prepare_float_matmul<'a>(
+        &'a self,
+        matrix: FloatMatrix<'a>,
+        arithmetic: Arithmetic,
+        n_max: usize,
+        threads: usize,
+    ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        float::prepare(AVX2_NAME, self.token()?, matrix, (arithmetic, n_max, threads))
+    }
+
+    fn quiesce(&self) {
+        float::quiesce();
     }
 }
 

@@ -207,7 +207,7 @@ pub(super) fn products(codes: [f32; 4], scale: f32) -> __m256 {
 /// 32 int32 to 32 int8 in order, saturating. The packs work within 128-bit halves; the permutation undoes that.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn pack_to_i8([a, b, c, d]: [__m256i; 4]) -> __m256i {
+pub(super) fn pack_to_i8([a, b, c, d]: [__m256i; 4]) -> __m256i {
     let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
     _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }

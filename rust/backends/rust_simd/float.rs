@@ -1,0 +1,262 @@
+//! Float products on any instruction set, to the bit of `docs/NUMERICS.md` ("Float products").
+//!
+//! ```text
+//! rows are split among the threads; each thread takes four rows at a time, a quarter of its part apart
+//! one row of x, values of 2 or 4 bytes:  stream: weights go from memory into the products
+//! else, for each panel of columns:       decode four rows to f32 once, multiply them with every row of x
+//! last columns (K mod 32), then the 32 lanes of each output are added in halves
+//! ```
+//!
+//! Four rows far apart are four streams for the memory to serve: from DRAM that is worth half again the speed of one.
+//! Lanes are independent of each other, so a kernel may walk any subset of them at a time: the tile of a wide batch takes
+//! one vector of lanes and many outputs, where one row of x takes all lanes of few outputs. Each lane still sees its
+//! columns in ascending order. Q8_0 is another sum, block by block, and has its own kernel of eight rows.
+
+use super::super::{Arithmetic, BackendError, FloatMatmul, checks};
+use crate::bitnet::model::{FloatMatrix, FloatType};
+use crate::team::{self, Team};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Partial sums of one output.
+pub(super) const LANES: usize = 32;
+/// Rows of a matrix that are multiplied together.
+pub(super) const ROWS: usize = 4;
+/// Columns of a panel: four rows of it, or rather the half of its lines that is in use, leave half of L1 to x.
+pub(super) const PANEL: usize = 2048;
+/// Rows of a Q8_0 matrix that are multiplied together: one for each lane of the sum.
+pub(super) const Q8_ROWS: usize = 8;
+/// Values of a Q8_0 block.
+pub(super) const BLOCK: usize = 32;
+
+/// The partial sums of one output.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Lanes(pub [f32; LANES]);
+
+const NO_LANES: Lanes = Lanes([0.0; LANES]);
+
+/// Four rows of a panel, decoded.
+#[repr(C, align(64))]
+pub(super) struct Panel(pub [[f32; PANEL]; ROWS]);
+
+/// The loops over floats, on one instruction set; the token that unlocks it implements them.
+pub(super) trait FloatKernels: Copy + Send + Sync {
+    /// Adds to `lanes` the products of whole groups of 32 columns of four rows, of F32, F16 or BF16, with `x`; what is
+    /// longer than 32 of `x` is left. Every row has the bytes of `x.len()` values.
+    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]);
+
+    /// Decodes whole blocks, as `FloatType::decode` does; any type but Q8_0.
+    fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]);
+
+    /// Adds to `lanes` the products of the first `k` columns of the panel, a multiple of 32 and at most [`PANEL`], with
+    /// rows of `x`, the first `k` values of each `stride`: one group of lanes for each of them.
+    fn panel(self, w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]);
+
+    /// Adds the products of the last, fewer than 32, columns, and then the lanes in halves.
+    fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32;
+
+    /// Quantises rows of 32 values: codes `q` and scales `d`.
+    fn quantize_q8_0(self, x: &[f32], q: &mut [i8], d: &mut [f32]);
+
+    /// The products of eight rows of Q8_0 with x, quantised.
+    fn q8_0(self, rows: [&[u8]; Q8_ROWS], q: &[i8], d: &[f32]) -> [f32; Q8_ROWS];
+}
+
+/// Makes `matrix` ready on the instruction set of `isa`.
+pub(super) fn prepare<'a, T: FloatKernels + 'a>(
+    backend: &str,
+    isa: T,
+    matrix: FloatMatrix<'a>,
+    (arithmetic, n_max, threads): (Arithmetic, usize, usize),
+) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+    checks::float_arithmetic(backend, arithmetic)?;
+    let team = team_of(backend, threads)?;
+    Ok(match matrix.float_type() {
+        FloatType::F32 | FloatType::F16 | FloatType::Bf16 | FloatType::Q6K => {
+            let scratch: Result<_, _> = (0..threads).map(|_| Scratch::new(backend, n_max)).collect();
+            Box::new(InLanes { isa, matrix, n_max, team, scratch: scratch? })
+        }
+        FloatType::Q8_0 => {
+            let q = checks::zeros(backend, n_max, matrix.cols())?;
+            let d = checks::zeros(backend, n_max, matrix.cols() / BLOCK)?;
+            Box::new(InBlocks { isa, matrix, n_max, team, q, d })
+        }
+    })
+}
+
+fn team_of(backend: &str, threads: usize) -> Result<Arc<Team>, BackendError> {
+    if threads == 0 {
+        return Err(checks::unsupported(backend, "0 threads"));
+    }
+    Team::shared(threads).map_err(|why| BackendError::Internal {
+        backend: backend.to_string(),
+        what: format!("the operating system refused {threads} threads: {why}"),
+    })
+}
+
+/// The rows of part `part` of `parts`.
+fn part_of(rows: usize, part: usize, parts: usize) -> Range<usize> {
+    rows * part / parts..rows * (part + 1) / parts
+}
+
+/// The rows that are multiplied together, step by step: `N` streams through a range. Where it is no multiple of `N` the
+/// last row is in several of them, and computed more than once.
+fn far_rows<const N: usize>(range: Range<usize>) -> impl Iterator<Item = [usize; N]> {
+    let step = range.len().div_ceil(N);
+    (0..step)
+        .map(move |at| std::array::from_fn(|stream| (range.start + stream * step + at).min(range.end - 1)))
+}
+
+/// `y`, written by several threads, each its own rows of the matrix.
+struct Outputs<'y> {
+    y: &'y mut [f32],
+    rows: usize,
+}
+
+/// The same for one thread.
+#[derive(Clone, Copy)]
+struct Place {
+    y: *mut f32,
+    len: usize,
+    rows: usize,
+}
+
+// SAFETY: threads write different elements, see `Place::write`.
+unsafe impl Sync for Place {}
+
+impl Outputs<'_> {
+    fn place(&mut self) -> Place {
+        Place { y: self.y.as_mut_ptr(), len: self.y.len(), rows: self.rows }
+    }
+}
+
+impl Place {
+    /// # Safety
+    /// `y` is still borrowed, and no other thread writes this row.
+    unsafe fn write(self, column: usize, row: usize, value: f32) {
+        let at = column * self.rows + row;
+        assert!(at < self.len);
+        // SAFETY: within the slice, and the caller vouches for the rest.
+        unsafe { self.y.add(at).write(value) }
+    }
+}
+
+/// What one thread needs.
+struct Scratch {
+    panel: Box<Panel>,
+    /// Of each row of x.
+    lanes: Vec<[Lanes; ROWS]>,
+}
+
+impl Scratch {
+    fn new(backend: &str, n_max: usize) -> Result<Mutex<Self>, BackendError> {
+        let out_of_memory = |_| BackendError::OutOfMemory { backend: backend.to_string() };
+        let mut lanes = Vec::new();
+        lanes.try_reserve_exact(n_max).map_err(out_of_memory)?;
+        lanes.resize(n_max, [NO_LANES; ROWS]);
+        Ok(Mutex::new(Self { panel: Box::new(Panel([[0.0; PANEL]; ROWS])), lanes }))
+    }
+}
+
+/// Products in 32 lanes.
+struct InLanes<'a, T> {
+    isa: T,
+    matrix: FloatMatrix<'a>,
+    n_max: usize,
+    team: Arc<Team>,
+    /// One for each thread; a lock that nobody else asks for.
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+impl<T: FloatKernels> FloatMatmul for InLanes<'_, T> {
+    fn matmul_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError> {
+        let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
+        let n = checks::batch_of(("x", x.len()), ("y", y.len()), (rows, cols), self.n_max)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let place = Outputs { y, rows }.place();
+        let this = &*self;
+        this.team.run(&|part| this.part(part, x, n, place));
+        Ok(())
+    }
+}
+
+impl<T: FloatKernels> InLanes<'_, T> {
+    fn part(&self, part: usize, x: &[f32], n: usize, place: Place) {
+        let (isa, matrix, cols) = (self.isa, &self.matrix, self.matrix.cols());
+        let float_type = matrix.float_type();
+        let tail = cols / LANES * LANES..cols;
+        let scratch = &mut *self.scratch[part].lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = &mut scratch.lanes[..n];
+        for rows in far_rows::<ROWS>(part_of(matrix.rows(), part, self.team.threads())) {
+            let bytes = rows.map(|row| matrix.row(row));
+            lanes.fill([NO_LANES; ROWS]);
+            if n == 1 && float_type != FloatType::Q6K {
+                isa.stream(float_type, bytes, x, &mut lanes[0]);
+            } else {
+                for from in (0..tail.start).step_by(PANEL) {
+                    let k = PANEL.min(tail.start - from);
+                    for (panel, bytes) in scratch.panel.0.iter_mut().zip(bytes) {
+                        let span = float_type.bytes_of(from)..float_type.bytes_of(from + k);
+                        isa.decode(float_type, &bytes[span], &mut panel[..k]);
+                    }
+                    isa.panel(&scratch.panel, k, &x[from..], cols, lanes);
+                }
+            }
+            for ((row, bytes), index) in rows.into_iter().zip(bytes).zip(0..) {
+                let mut w = [0.0; LANES];
+                let w = &mut w[..tail.len()];
+                float_type.decode(&bytes[float_type.bytes_of(tail.start)..], w);
+                for (column, lanes) in lanes.iter_mut().enumerate() {
+                    let x = &x[column * cols..][tail.clone()];
+                    let value = isa.finish(w, x, &mut lanes[index]);
+                    // SAFETY: parts have different rows, and `y` is borrowed until the team has run.
+                    unsafe { place.write(column, row, value) };
+                }
+            }
+        }
+    }
+}
+
+/// Products of Q8_0, block by block.
+struct InBlocks<'a, T> {
+    isa: T,
+    matrix: FloatMatrix<'a>,
+    n_max: usize,
+    team: Arc<Team>,
+    /// `[n_max, cols]`
+    q: Vec<i8>,
+    /// `[n_max, cols / 32]`
+    d: Vec<f32>,
+}
+
+impl<T: FloatKernels> FloatMatmul for InBlocks<'_, T> {
+    fn matmul_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError> {
+        let (rows, cols) = (self.matrix.rows(), self.matrix.cols());
+        let n = checks::batch_of(("x", x.len()), ("y", y.len()), (rows, cols), self.n_max)?;
+        let (q, d) = (&mut self.q[..n * cols], &mut self.d[..n * cols / BLOCK]);
+        self.isa.quantize_q8_0(x, q, d);
+        let (isa, matrix, team, q, d) = (self.isa, &self.matrix, &self.team, &*q, &*d);
+        let place = Outputs { y, rows }.place();
+        team.run(&|part| {
+            for rows in far_rows::<Q8_ROWS>(part_of(rows, part, team.threads())) {
+                let bytes = rows.map(|row| matrix.row(row));
+                for (column, (q, d)) in q.chunks_exact(cols).zip(d.chunks_exact(cols / BLOCK)).enumerate() {
+                    let values = isa.q8_0(bytes, q, d);
+                    for (row, value) in rows.into_iter().zip(values) {
+                        // SAFETY: parts have different rows, and `y` is borrowed until the team has run.
+                        unsafe { place.write(column, row, value) };
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Returns when no helper of any team runs or spins.
+pub(super) fn quiesce() {
+    team::quiesce();
+}

@@ -1,0 +1,373 @@
+//! Float kernels with AVX2, FMA and F16C: an output's 32 lanes are four vectors.
+//!
+//! Sixteen registers hold two of the four vectors of four rows (`stream`), or one vector of a tile of four rows and three
+//! rows of x (`panel`), with room for what is loaded; so both walk the columns more than once, within L1.
+
+use std::arch::x86_64::{
+    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss,
+    _mm_cvtph_ps, _mm_cvtps_ph, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set_ss,
+    _mm_shuffle_ps, _mm_unpackhi_epi64, _mm256_abs_epi8, _mm256_add_ps, _mm256_and_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extractf128_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8,
+    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_sub_epi8,
+};
+
+use super::super::detect::Avx2;
+use super::float::{BLOCK, FloatKernels, LANES, Lanes, PANEL, Panel, Q8_ROWS, ROWS};
+use super::quantize_avx2::pack_to_i8;
+use crate::bitnet::model::FloatType;
+use half::f16;
+
+/// Floats of a vector.
+const WIDTH: usize = 8;
+/// Groups of 32 columns that one half of the lanes walks before the other does.
+const GROUPS: usize = 16;
+/// How far ahead of the products memory is asked for its lines.
+const AHEAD_BYTES: usize = 1536;
+/// Rows of x in a tile.
+const COLUMNS: usize = 3;
+
+const F32: u8 = 0;
+const F16: u8 = 1;
+const BF16: u8 = 2;
+
+impl FloatKernels for Avx2 {
+    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]) {
+        assert!(rows.iter().all(|row| row.len() == float_type.bytes_of(x.len())));
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the rows are as long as x.
+        unsafe {
+            match float_type {
+                FloatType::F32 => stream::<F32>(rows, x, lanes),
+                FloatType::F16 => stream::<F16>(rows, x, lanes),
+                FloatType::Bf16 => stream::<BF16>(rows, x, lanes),
+                FloatType::Q8_0 | FloatType::Q6K => unreachable!("blocks are not streamed"),
+            }
+        }
+    }
+
+    fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]) {
+        assert!(bytes.len() == float_type.bytes_of(out.len()));
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the bytes are those of `out`.
+        unsafe {
+            match float_type {
+                FloatType::F32 => decode::<F32>(bytes, out),
+                FloatType::F16 => decode::<F16>(bytes, out),
+                FloatType::Bf16 => decode::<BF16>(bytes, out),
+                FloatType::Q6K => decode_q6k(bytes, out),
+                FloatType::Q8_0 => unreachable!("Q8_0 is not multiplied as floats"),
+            }
+        }
+    }
+
+    fn panel(self, w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]) {
+        assert!(k <= PANEL && k.is_multiple_of(LANES) && !lanes.is_empty());
+        assert!((lanes.len() - 1).checked_mul(stride).is_some_and(|last| last + k <= x.len()));
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the lengths were checked.
+        unsafe { panel(w, k, x, stride, lanes) }
+    }
+
+    fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C.
+        unsafe { finish(w, x, lanes) }
+    }
+
+    fn quantize_q8_0(self, x: &[f32], q: &mut [i8], d: &mut [f32]) {
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C.
+        unsafe { quantize_q8_0(x, q, d) }
+    }
+
+    fn q8_0(self, rows: [&[u8]; Q8_ROWS], q: &[i8], d: &[f32]) -> [f32; Q8_ROWS] {
+        assert!(rows.iter().all(|row| row.len() == FloatType::Q8_0.bytes_of(q.len())));
+        assert!(q.len() == d.len() * BLOCK);
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the rows are as long as q.
+        unsafe { q8_0(rows, q, d) }
+    }
+}
+
+const fn bytes_of_value(float_type: u8) -> usize {
+    if float_type == F32 { 4 } else { 2 }
+}
+
+/// Eight values as f32.
+///
+/// # Safety
+/// The bytes of eight values can be read at `bytes`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn load<const TYPE: u8>(bytes: *const u8) -> __m256 {
+    // SAFETY: the caller vouches for the bytes; unaligned loads.
+    unsafe {
+        match TYPE {
+            F32 => _mm256_loadu_ps(bytes.cast()),
+            F16 => _mm256_cvtph_ps(_mm_loadu_si128(bytes.cast())),
+            _ => {
+                let upper_halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(bytes.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(upper_halves))
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Each row has the bytes of `x.len()` values.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]) {
+    let width = bytes_of_value(TYPE);
+    let groups = x.len() / LANES;
+    for first in (0..groups).step_by(GROUPS) {
+        let n_groups = GROUPS.min(groups - first);
+        for half in 0..2 {
+            let at = first * LANES + half * 2 * WIDTH;
+            let bytes = rows.map(|row| row.as_ptr().wrapping_add(at * width));
+            let x = x.as_ptr().wrapping_add(at);
+            let halves = lanes.each_mut().map(|lanes| lanes.0[half * 2 * WIDTH..].as_mut_ptr());
+            // SAFETY: groups first .. first + n_groups lie within x and the rows, and half a group of lanes within lanes.
+            unsafe {
+                let mut sums =
+                    halves.map(|lanes| [_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes.add(WIDTH))]);
+                for group in 0..n_groups {
+                    let x = x.add(group * LANES);
+                    let x = [_mm256_loadu_ps(x), _mm256_loadu_ps(x.add(WIDTH))];
+                    for (sums, bytes) in sums.iter_mut().zip(bytes) {
+                        let bytes = bytes.add(group * LANES * width);
+                        // Half 0 is the first to come by; a group is one line, or two.
+                        if half == 0 || TYPE == F32 {
+                            _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES).cast());
+                        }
+                        sums[0] = _mm256_fmadd_ps(load::<TYPE>(bytes), x[0], sums[0]);
+                        sums[1] = _mm256_fmadd_ps(load::<TYPE>(bytes.add(WIDTH * width)), x[1], sums[1]);
+                    }
+                }
+                for (lanes, sums) in halves.into_iter().zip(sums) {
+                    _mm256_storeu_ps(lanes, sums[0]);
+                    _mm256_storeu_ps(lanes.add(WIDTH), sums[1]);
+                }
+            }
+        }
+    }
+}
+
+/// Whole vectors here, the rest as everywhere.
+///
+/// # Safety
+/// `bytes` holds the bytes of `out.len()` values.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn decode<const TYPE: u8>(bytes: &[u8], out: &mut [f32]) {
+    let width = bytes_of_value(TYPE);
+    for (out, bytes) in out.as_chunks_mut::<WIDTH>().0.iter_mut().zip(bytes.chunks_exact(WIDTH * width)) {
+        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD_BYTES).cast());
+        // SAFETY: the bytes of eight values, and room for them.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), load::<TYPE>(bytes.as_ptr())) };
+    }
+    let whole = out.len() / WIDTH * WIDTH;
+    let float_type = match TYPE {
+        F32 => FloatType::F32,
+        F16 => FloatType::F16,
+        _ => FloatType::Bf16,
+    };
+    float_type.decode(&bytes[whole * width..], &mut out[whole..]);
+}
+
+/// The layout stands in `bitnet/model/float_blocks.rs`.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn decode_q6k(bytes: &[u8], out: &mut [f32]) {
+    const BYTES: usize = 210;
+    for (block, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<256>().0) {
+        for line in 0..4 {
+            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD_BYTES + 64 * line).cast());
+        }
+        let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
+        for (index, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let (h, c) = (index / 4, index % 4);
+            // SAFETY: 64 h + 32 (c mod 2) + 32 <= 128 and 128 + 32 h + 32 <= 192, within the block.
+            let (low, high) = unsafe {
+                (
+                    _mm256_loadu_si256(block.as_ptr().add(64 * h + 32 * (c % 2)).cast()),
+                    _mm256_loadu_si256(block.as_ptr().add(128 + 32 * h).cast()),
+                )
+            };
+            let low = if c < 2 { low } else { _mm256_srli_epi16::<4>(low) };
+            let high = match c {
+                0 => _mm256_slli_epi16::<4>(high),
+                1 => _mm256_slli_epi16::<2>(high),
+                2 => high,
+                _ => _mm256_srli_epi16::<2>(high),
+            };
+            // Bits that a shift of 16-bit lanes brought from the neighbour are masked off.
+            let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0f));
+            let high = _mm256_and_si256(high, _mm256_set1_epi8(0x30));
+            let codes = _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
+            let scales = [0, 1].map(|l| d * f32::from(block[192 + 8 * h + 2 * c + l] as i8));
+            widen_and_scale(codes, scales, out);
+        }
+    }
+}
+
+/// 32 codes times the scale of their half.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn widen_and_scale(codes: __m256i, scales: [f32; 2], out: &mut [f32; 32]) {
+    let halves = [_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes)];
+    for ((codes, scale), out) in halves.into_iter().zip(scales).zip(out.as_chunks_mut::<16>().0) {
+        let scale = _mm256_set1_ps(scale);
+        let upper = _mm_unpackhi_epi64(codes, codes);
+        for (codes, out) in [codes, upper].into_iter().zip(out.as_chunks_mut::<WIDTH>().0) {
+            let values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+            // SAFETY: room for eight floats.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(scale, values)) };
+        }
+    }
+}
+
+/// Lanes 0-15 first, then 16-31: of each 128 bytes of the panel and of x one line is in use at a time.
+///
+/// # Safety
+/// `k` is a multiple of 32 and at most [`PANEL`]; `x` holds `k` values from each `stride` for each of `lanes`.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn panel(w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]) {
+    for line in 0..2 {
+        for (index, lanes) in lanes.chunks_mut(COLUMNS).enumerate() {
+            let x = x.as_ptr().wrapping_add(index * COLUMNS * stride);
+            for first_lane in [line * 2 * WIDTH, (line * 2 + 1) * WIDTH] {
+                // SAFETY: the caller vouches for k and x.
+                unsafe {
+                    match lanes {
+                        [a] => tile(w, k, [x], first_lane, [a]),
+                        [a, b] => tile(w, k, [x, x.wrapping_add(stride)], first_lane, [a, b]),
+                        [a, b, c] => {
+                            let x = [x, x.wrapping_add(stride), x.wrapping_add(2 * stride)];
+                            tile(w, k, x, first_lane, [a, b, c]);
+                        }
+                        _ => unreachable!("chunks of {COLUMNS}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Eight lanes of four rows times `N` rows of x.
+///
+/// # Safety
+/// `k` is a multiple of 32 and at most [`PANEL`]; `k` values can be read at each of `x`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn tile<const N: usize>(
+    w: &Panel,
+    k: usize,
+    x: [*const f32; N],
+    first_lane: usize,
+    lanes: [&mut [Lanes; ROWS]; N],
+) {
+    let places = lanes.map(|lanes| lanes.each_mut().map(|lanes| lanes.0[first_lane..].as_mut_ptr()));
+    let w = w.0.each_ref().map(|w| w.as_ptr());
+    // SAFETY: first_lane + 8 <= 32, so each load of lanes and of a group of 32 columns is within what the caller vouches for.
+    unsafe {
+        let mut sums = places.map(|places| places.map(|lanes| _mm256_loadu_ps(lanes)));
+        for at in (first_lane..k).step_by(LANES) {
+            let x = x.map(|x| _mm256_loadu_ps(x.add(at)));
+            for row in 0..ROWS {
+                let w = _mm256_loadu_ps(w[row].add(at));
+                for column in 0..N {
+                    sums[column][row] = _mm256_fmadd_ps(w, x[column], sums[column][row]);
+                }
+            }
+        }
+        for (places, sums) in places.into_iter().zip(sums) {
+            for (place, sum) in places.into_iter().zip(sums) {
+                _mm256_storeu_ps(place, sum);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn finish(w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
+    for ((lane, &w), &x) in lanes.0.iter_mut().zip(w).zip(x) {
+        *lane = w.mul_add(x, *lane);
+    }
+    let lanes = lanes.0.as_ptr();
+    // SAFETY: 32 lanes.
+    let [a, b, c, d] = unsafe { [0, 8, 16, 24].map(|at| _mm256_loadu_ps(lanes.add(at))) };
+    let eight = _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d));
+    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quantize_q8_0(x: &[f32], q: &mut [i8], d: &mut [f32]) {
+    let blocks = x.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0);
+    for ((x, q), d) in blocks.zip(d) {
+        // Magnitudes order like their bits, NaN above all.
+        let bits = x.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
+        let largest = f32::from_bits(bits);
+        *d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm_set_ss(
+            largest / 127.0,
+        ))));
+        if largest == 0.0 || !largest.is_finite() {
+            q.fill(0);
+            continue;
+        }
+        let multiplier = _mm256_set1_ps(127.0 / largest);
+        // SAFETY: 32 floats and 32 bytes.
+        unsafe {
+            let rounded = [0, 8, 16, 24]
+                .map(|at| _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x.as_ptr().add(at)), multiplier)));
+            _mm256_storeu_si256(q.as_mut_ptr().cast(), pack_to_i8(rounded));
+        }
+    }
+}
+
+/// Lane r of the sum is row r: the scalar chain of each row, eight at a time.
+///
+/// # Safety
+/// Every row has the bytes of `q.len()` values, and `d` one scale for each 32 of them.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn q8_0(rows: [&[u8]; Q8_ROWS], q: &[i8], d: &[f32]) -> [f32; Q8_ROWS] {
+    const BYTES: usize = 34;
+    let mut sums = _mm256_setzero_ps();
+    for (block, (q, &d)) in q.as_chunks::<BLOCK>().0.iter().zip(d).enumerate() {
+        let blocks = rows.map(|row| row.as_ptr().wrapping_add(block * BYTES));
+        // SAFETY: 34 bytes of each row, 32 of q.
+        let (dots, scales) = unsafe {
+            let q = _mm256_loadu_si256(q.as_ptr().cast());
+            let dots = blocks.map(|block| {
+                _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD_BYTES / 2).cast());
+                dot_of_block(_mm256_loadu_si256(block.add(2).cast()), q)
+            });
+            let scales = blocks.map(|block| block.cast::<u16>().read_unaligned());
+            (dots, _mm256_cvtph_ps(_mm_loadu_si128(scales.as_ptr().cast())))
+        };
+        let dots = _mm256_cvtepi32_ps(sum_each(dots));
+        sums = _mm256_fmadd_ps(dots, _mm256_mul_ps(scales, _mm256_set1_ps(d)), sums);
+    }
+    let mut values = [0.0; Q8_ROWS];
+    // SAFETY: room for eight floats.
+    unsafe { _mm256_storeu_ps(values.as_mut_ptr(), sums) };
+    values
+}
+
+/// Eight int32 that add up to the product. |w| <= 128 and |q| <= 127 where it matters: no int16 pair saturates.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_of_block(w: __m256i, q: __m256i) -> __m256i {
+    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
+    _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+}
+
+/// The sums of eight vectors, in order.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn sum_each(v: [__m256i; Q8_ROWS]) -> __m256i {
+    let [a, b, c, d, e, f, g, h] = v;
+    let low = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    let high = _mm256_hadd_epi32(_mm256_hadd_epi32(e, f), _mm256_hadd_epi32(g, h));
+    let [low, high] =
+        [low, high].map(|v| _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)));
+    _mm256_set_m128i(high, low)
+}
