@@ -6,8 +6,11 @@
 //! becomes a status; a panic becomes `BNB_INTERNAL` and goes no further.
 
 use crate::backends::contract::sys;
-use crate::backends::{self, Availability, Backend, BackendError, Matmul, WeightRule};
+use crate::backends::{
+    self, Arithmetic, Availability, Backend, BackendError, FloatMatmul, Matmul, WeightRule,
+};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
+use crate::bitnet::model::{FloatMatrix, FloatType};
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -67,9 +70,19 @@ fn export(backend: Arc<dyn Backend>, table: sys::bnb_api) -> Exported {
         isa: leaked(backend.isa()),
         build_info,
         capabilities: u64::from(sys::BNB_CAP_I2_S | sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2),
+        matmul_bytes: table.matmul_bytes.filter(|_| says_its_bytes(backend.as_ref())),
         ..table
     };
     Exported { api, why_not, backend }
+}
+
+/// Whether a backend says what preparing allocated: asked once, of the smallest matrix. One that does not say has no
+/// `matmul_bytes`, rather than one that answers 0.
+fn says_its_bytes(backend: &dyn Backend) -> bool {
+    let Ok(layout) = Layout::i2s(1, 128) else { return false };
+    let bytes = vec![0; layout.packed_bytes()];
+    let Ok(weights) = Weights::new(layout, &bytes) else { return false };
+    backend.prepare_matmul(weights, 1, 1).is_ok_and(|matmul| matmul.prepared_bytes().is_some())
 }
 
 /// The functions of every index.
@@ -104,10 +117,10 @@ fn table<const I: usize>() -> sys::bnb_api {
         linear_f32_f32: Some(linear_f32_f32),
         matmul_free: Some(matmul_free),
         quiesce: Some(quiesce::<I>),
-        matmul_bytes: None,
-        float_prepare: None,
-        float_matmul: None,
-        float_free: None,
+        matmul_bytes: Some(matmul_bytes),
+        float_prepare: Some(float_prepare::<I>),
+        float_matmul: Some(float_matmul),
+        float_free: Some(float_free),
         engine_create: None,
         engine_prefill: None,
         engine_decode: None,
@@ -326,16 +339,28 @@ unsafe extern "C" fn matmul_prepare<const I: usize>(
 }
 
 /// # Safety
-/// `handle` is null or came from [`matmul_prepare`] and was not freed; one thread uses it at a time.
-unsafe fn opened<'a>(handle: *mut sys::bnb_matmul) -> Result<&'a mut Handle, Refusal> {
+/// `handle` is null or came from the function that makes such handles and was not freed; one thread uses it at a time.
+unsafe fn opened<'a, H, T>(handle: *mut T) -> Result<&'a mut H, Refusal> {
     // SAFETY: the caller vouches for it.
-    unsafe { handle.cast::<Handle>().as_mut() }.ok_or(Refusal::Argument)
+    unsafe { handle.cast::<H>().as_mut() }.ok_or(Refusal::Argument)
 }
 
-/// Refuses counts that are not `n` rows of the handle's shape.
-fn check_counts(handle: &Handle, n: u64, n_in: u64, n_out: u64) -> Result<(), Refusal> {
+/// Ends a handle that leads to a `H`; null is allowed.
+///
+/// # Safety
+/// As [`opened`], and it is not used again.
+unsafe fn ended<H, T>(handle: *mut T) {
+    if !handle.is_null() {
+        // A backend that panics while it frees leaks; nothing else can be done from here.
+        // SAFETY: the caller vouches for it.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(unsafe { Box::from_raw(handle.cast::<H>()) })));
+    }
+}
+
+/// Refuses counts that are not `n` rows of a handle's shape `[rows, cols]`.
+fn check_counts((rows, cols): (usize, usize), n: u64, n_in: u64, n_out: u64) -> Result<(), Refusal> {
     let fits = |width: usize, total: u64| n.checked_mul(width as u64) == Some(total);
-    if fits(handle.cols, n_in) && fits(handle.rows, n_out) { Ok(()) } else { Err(Refusal::Argument) }
+    if fits(cols, n_in) && fits(rows, n_out) { Ok(()) } else { Err(Refusal::Argument) }
 }
 
 unsafe extern "C" fn matmul_i8_i32(
@@ -348,8 +373,9 @@ unsafe extern "C" fn matmul_i8_i32(
 ) -> sys::bnb_status {
     answered(|| {
         // SAFETY: handle, buffers and counts are the caller's by contract, and do not overlap.
-        let (handle, q, out) = unsafe { (opened(handle)?, elements(q, n_q)?, elements_mut(out, n_out)?) };
-        check_counts(handle, n, n_q, n_out)?;
+        let (handle, q, out) =
+            unsafe { (opened::<Handle, _>(handle)?, elements(q, n_q)?, elements_mut(out, n_out)?) };
+        check_counts((handle.rows, handle.cols), n, n_q, n_out)?;
         Ok(handle.run.matmul_i8_i32(q, out)?)
     })
 }
@@ -364,18 +390,105 @@ unsafe extern "C" fn linear_f32_f32(
 ) -> sys::bnb_status {
     answered(|| {
         // SAFETY: handle, buffers and counts are the caller's by contract, and do not overlap.
-        let (handle, x, y) = unsafe { (opened(handle)?, elements(x, n_x)?, elements_mut(y, n_y)?) };
-        check_counts(handle, n, n_x, n_y)?;
+        let (handle, x, y) =
+            unsafe { (opened::<Handle, _>(handle)?, elements(x, n_x)?, elements_mut(y, n_y)?) };
+        check_counts((handle.rows, handle.cols), n, n_x, n_y)?;
         Ok(handle.run.linear_f32_f32(x, y)?)
     })
 }
 
 unsafe extern "C" fn matmul_free(handle: *mut sys::bnb_matmul) {
-    if !handle.is_null() {
-        // A backend that panics while it frees leaks; nothing else can be done from here.
-        // SAFETY: it came from `matmul_prepare` and is not used again, by contract.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(unsafe { Box::from_raw(handle.cast::<Handle>()) })));
+    // SAFETY: it came from `matmul_prepare` and is not used again, by contract.
+    unsafe { ended::<Handle, _>(handle) };
+}
+
+unsafe extern "C" fn matmul_bytes(handle: *const sys::bnb_matmul) -> u64 {
+    let ask = || {
+        // SAFETY: null, or made by `matmul_prepare` and not freed, by contract.
+        let handle = unsafe { handle.cast::<Handle>().as_ref() }?;
+        handle.run.prepared_bytes()
+    };
+    // Only backends that say it export this function.
+    catch_unwind(AssertUnwindSafe(ask)).ok().flatten().unwrap_or(0) as u64
+}
+
+/// What a handle of float products leads to.
+struct FloatHandle {
+    run: Box<dyn FloatMatmul>,
+    rows: usize,
+    cols: usize,
+}
+
+/// # Safety
+/// `raw` is null or leads to a matrix whose bytes stay valid and unchanged for `'a`.
+unsafe fn float_matrix<'a>(
+    raw: *const sys::bnb_float_matrix,
+) -> Result<(FloatMatrix<'a>, Arithmetic), Refusal> {
+    // SAFETY: null is checked; else the caller vouches for it.
+    let raw = unsafe { raw.as_ref() }.ok_or(Refusal::Argument)?;
+    let float_type = match raw.type_ {
+        sys::BNB_TYPE_F32 => FloatType::F32,
+        sys::BNB_TYPE_F16 => FloatType::F16,
+        sys::BNB_TYPE_BF16 => FloatType::Bf16,
+        sys::BNB_TYPE_Q8_0 => FloatType::Q8_0,
+        sys::BNB_TYPE_Q6_K => FloatType::Q6K,
+        _ => return Err(Refusal::Argument),
+    };
+    let arithmetic = match raw.arithmetic {
+        sys::BNB_ARITHMETIC_F32 => Arithmetic::F32,
+        sys::BNB_ARITHMETIC_NATIVE => Arithmetic::Native,
+        _ => return Err(Refusal::Argument),
+    };
+    let (rows, cols) = (count::<f32>(raw.rows)?, count::<f32>(raw.cols)?);
+    if rows == 0 || cols == 0 || !cols.is_multiple_of(float_type.block_len()) {
+        let what = format!("{float_type:?} {rows}x{cols}");
+        return Err(Refusal::Backend(BackendError::Unsupported { backend: String::new(), what }));
     }
+    // SAFETY: the caller vouches for n_bytes bytes.
+    let bytes = unsafe { elements(raw.bytes, raw.n_bytes) }?;
+    let matrix = FloatMatrix::new(float_type, rows, cols, bytes).ok_or(Refusal::Argument)?;
+    Ok((matrix, arithmetic))
+}
+
+unsafe extern "C" fn float_prepare<const I: usize>(
+    raw: *const sys::bnb_float_matrix,
+    n_max: u64,
+    threads: u32,
+    handle: *mut *mut sys::bnb_float_matmul,
+) -> sys::bnb_status {
+    answered(|| {
+        // SAFETY: by contract the bytes stay valid and unchanged until float_free, which ends the handle that reads
+        // them; `handle` is the caller's place for one pointer.
+        let ((matrix, arithmetic), place) =
+            unsafe { (float_matrix::<'static>(raw)?, elements_mut(handle, 1)?) };
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let n_max = count::<f32>(n_max)?;
+        let run = backend(I)?.prepare_float_matmul(matrix, arithmetic, n_max, threads as usize)?;
+        place[0] = Box::into_raw(Box::new(FloatHandle { run, rows, cols })).cast();
+        Ok(())
+    })
+}
+
+unsafe extern "C" fn float_matmul(
+    handle: *mut sys::bnb_float_matmul,
+    x: *const f32,
+    n_x: u64,
+    n: u64,
+    y: *mut f32,
+    n_y: u64,
+) -> sys::bnb_status {
+    answered(|| {
+        // SAFETY: handle, buffers and counts are the caller's by contract, and do not overlap.
+        let (handle, x, y) =
+            unsafe { (opened::<FloatHandle, _>(handle)?, elements(x, n_x)?, elements_mut(y, n_y)?) };
+        check_counts((handle.rows, handle.cols), n, n_x, n_y)?;
+        Ok(handle.run.matmul_f32(x, y)?)
+    })
+}
+
+unsafe extern "C" fn float_free(handle: *mut sys::bnb_float_matmul) {
+    // SAFETY: it came from `float_prepare` and is not used again, by contract.
+    unsafe { ended::<FloatHandle, _>(handle) };
 }
 
 unsafe extern "C" fn quiesce<const I: usize>() {
@@ -483,6 +596,105 @@ mod tests {
                 exported.api.matmul_free.expect("offered")(handle);
             }
             assert_eq!(out, [256; 3], "{}", exported.backend.name());
+        }
+    }
+
+    /// Float products through the exported functions, and what they refuse.
+    #[test]
+    fn float_handles_check_their_matrix_and_their_counts() {
+        let bytes: Vec<u8> = (0..3 * 40).flat_map(|k| (k as f32).to_le_bytes()).collect();
+        let raw = sys::bnb_float_matrix {
+            type_: sys::BNB_TYPE_F32,
+            arithmetic: sys::BNB_ARITHMETIC_F32,
+            rows: 3,
+            cols: 40,
+            bytes: bytes.as_ptr(),
+            n_bytes: bytes.len() as u64,
+        };
+        type Change = fn(&mut sys::bnb_float_matrix);
+        let refused: [(Change, u32); 10] = [
+            (|raw| raw.type_ = sys::BNB_TYPE_I2_S, sys::BNB_INVALID_ARGUMENT),
+            (|raw| raw.type_ = 99, sys::BNB_INVALID_ARGUMENT),
+            (|raw| raw.type_ = sys::BNB_TYPE_Q8_0, sys::BNB_UNSUPPORTED),
+            (|raw| raw.type_ = sys::BNB_TYPE_F16, sys::BNB_INVALID_ARGUMENT),
+            (|raw| raw.arithmetic = 0, sys::BNB_INVALID_ARGUMENT),
+            (|raw| raw.arithmetic = sys::BNB_ARITHMETIC_NATIVE, sys::BNB_UNSUPPORTED),
+            (|raw| raw.rows = 0, sys::BNB_UNSUPPORTED),
+            (|raw| raw.rows = u64::MAX, sys::BNB_INVALID_ARGUMENT),
+            (|raw| (raw.rows, raw.cols) = (1 << 40, 1 << 40), sys::BNB_INVALID_ARGUMENT),
+            (|raw| raw.bytes = std::ptr::null(), sys::BNB_INVALID_ARGUMENT),
+        ];
+        for index in 0..exported().len() {
+            // SAFETY: a static structure.
+            let api = unsafe { *bitnet_backend_v1(index as u32) };
+            let (Some(prepare), Some(run), Some(free)) =
+                (api.float_prepare, api.float_matmul, api.float_free)
+            else {
+                panic!("every index has the functions");
+            };
+            let exported = &exported()[index];
+            if exported.why_not.is_some() || !exported.backend.name().starts_with("rust-") {
+                continue;
+            }
+            let mut handle = std::ptr::null_mut();
+            // SAFETY: buffers and counts are as the contract demands, but where a refusal is tested.
+            unsafe {
+                for (change, expected) in refused {
+                    let mut wrong = raw;
+                    change(&mut wrong);
+                    assert_eq!(prepare(&raw const wrong, 2, 1, &raw mut handle) as u32, expected);
+                    assert!(handle.is_null());
+                }
+                assert_eq!(
+                    prepare(std::ptr::null(), 2, 1, &raw mut handle) as u32,
+                    sys::BNB_INVALID_ARGUMENT
+                );
+                assert_eq!(prepare(&raw const raw, 2, 1, &raw mut handle) as u32, sys::BNB_OK);
+                let (x, mut y) = ([1.0_f32; 120], [0.0_f32; 9]);
+                for (n_x, n, n_y) in [(39, 1, 3), (40, 1, 2), (80, 1, 6), (120, 3, 9), (40, u64::MAX, 3)] {
+                    let answer = run(handle, x.as_ptr(), n_x, n, y.as_mut_ptr(), n_y);
+                    assert_eq!(answer as u32, sys::BNB_INVALID_ARGUMENT, "{n_x} {n} {n_y}");
+                }
+                assert_eq!(
+                    run(handle, std::ptr::null(), 40, 1, y.as_mut_ptr(), 3) as u32,
+                    sys::BNB_INVALID_ARGUMENT
+                );
+                assert_eq!(
+                    run(std::ptr::null_mut(), x.as_ptr(), 0, 0, y.as_mut_ptr(), 0) as u32,
+                    sys::BNB_INVALID_ARGUMENT
+                );
+                assert_eq!(run(handle, x.as_ptr(), 40, 1, y.as_mut_ptr(), 3) as u32, sys::BNB_OK);
+                assert_eq!(y[..3], [780.0, 2380.0, 3980.0], "{}", exported.backend.name());
+                free(handle);
+                free(std::ptr::null_mut());
+            }
+        }
+    }
+
+    /// A function that would answer 0 for "not said" is not offered.
+    #[test]
+    fn bytes_of_prepared_weights_are_said_or_not_offered() {
+        let layout = Layout::i2s(2, 128).expect("legal");
+        let bytes = vec![0; layout.packed_bytes()];
+        for (index, exported) in exported().iter().enumerate().filter(|(_, e)| e.why_not.is_none()) {
+            let weights = Weights::new(layout, &bytes).expect("legal");
+            let said = exported.backend.prepare_matmul(weights, 1, 1).expect("prepares").prepared_bytes();
+            assert_eq!(said.is_some(), exported.api.matmul_bytes.is_some(), "{index}");
+        }
+        let oracle = exported()[0].api.matmul_bytes.expect("the oracle says");
+        let raw = sys::bnb_weights {
+            layout: sys::bnb_layout { format: sys::BNB_FORMAT_I2_S, bm: 0, bk: 0, by: 0, rows: 2, cols: 128 },
+            bytes: bytes.as_ptr(),
+            n_bytes: bytes.len() as u64,
+            scale: 0.0,
+        };
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: as the contract demands.
+        unsafe {
+            let prepare = exported()[0].api.matmul_prepare.expect("offered");
+            assert_eq!(prepare(&raw const raw, 1, 1, &raw mut handle) as u32, sys::BNB_OK);
+            assert_eq!(oracle(handle), 3 * 128, "codes of two rows, and one row of activations");
+            exported()[0].api.matmul_free.expect("offered")(handle);
         }
     }
 }

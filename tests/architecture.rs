@@ -44,6 +44,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
         &[
             "rust/backends/rust_simd",
             "rust/backends/contract/safe.rs",
+            "rust/backends/contract/floats.rs",
             "rust/backends/contract/fp_mode.rs",
             "rust/backends/contract/supplier.rs",
             "rust/backends/contract/bindings.rs",

@@ -2,4 +2,5 @@
 #![cfg(feature = "ffi")]
 
 mod bindings;
+mod floats;
 mod plugins;

@@ -30,7 +30,7 @@ fn compile(folder: &Path, name: &str, source: &Path, flags: &[&str]) -> PathBuf 
 }
 
 /// A plugin with one backend whose structure is `fields`, after `before`.
-fn plugin_of(name: &str, before: &str, fields: &str) -> (TempDir, PathBuf) {
+pub(super) fn plugin_of(name: &str, before: &str, fields: &str) -> (TempDir, PathBuf) {
     let text = format!(
         "#include \"bitnet_backend.h\"\n#include <stddef.h>\n\
          static const bnb_build_info build = {{\"cc\", \"1\", \"-O2\", \"2\", \"hash\", \"\"}};\n\
@@ -51,7 +51,7 @@ fn plugin_from(name: &str, text: &str) -> (TempDir, PathBuf) {
     (folder, library)
 }
 
-fn refused(path: &Path) -> String {
+pub(super) fn refused(path: &Path) -> String {
     match plugin::load(path) {
         Ok(backends) => panic!("{} was loaded with {} backends", path.display(), backends.len()),
         Err(why) => why.to_string(),
@@ -59,7 +59,7 @@ fn refused(path: &Path) -> String {
 }
 
 /// A seeded I2_S matrix.
-fn matrix(rows: usize, cols: usize) -> (Layout, Vec<u8>) {
+pub(super) fn matrix(rows: usize, cols: usize) -> (Layout, Vec<u8>) {
     let layout = Layout::i2s(rows, cols).expect("legal");
     let mut rng = Rng::new(7);
     let codes: Vec<i8> = (0..rows * cols).map(|_| rng.ternary()).collect();

@@ -1,6 +1,7 @@
 //! The C contract seen from Rust: [`safe`] wraps one `bnb_api` as a [`Backend`](super::Backend), [`supplier`]
 //! enumerates what an entry point offers. The raw bindings of `cpp/include/bitnet_backend.h` stay private.
 
+mod floats;
 pub(super) mod fp_mode;
 pub mod safe;
 pub mod supplier;

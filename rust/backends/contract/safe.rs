@@ -1,4 +1,4 @@
-//! One `bnb_api` as a safe [`Backend`]: every `unsafe` of the contract stands here.
+//! One `bnb_api` as a safe [`Backend`]: every `unsafe` of the contract stands here and, for float products, in `floats.rs`.
 //!
 //! Lengths are checked on this side before the call, the callee checks them again. The structure is copied up to
 //! the callee's `struct_size`, so a library compiled against an older minor version offers what it has and the
@@ -6,11 +6,15 @@
 //! the contract gives no position (which input was NaN, which byte was no code) it is looked up here. A call into
 //! a library that a user names is followed by a look at the floating-point mode, see `fp_mode.rs`.
 
+use super::floats;
 use super::fp_mode::FpMode;
 use super::supplier::Entry;
 use super::sys;
-use crate::backends::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule, checks};
+use crate::backends::{
+    Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, checks,
+};
 use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
+use crate::bitnet::model::FloatMatrix;
 use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
 use std::mem::{offset_of, size_of};
@@ -62,8 +66,8 @@ pub enum ContractError {
 
 /// A backend behind the C contract.
 pub struct ContractBackend {
-    api: sys::bnb_api,
-    name: String,
+    pub(super) api: sys::bnb_api,
+    pub(super) name: String,
     isa: String,
     build_info: BuildInfo,
     availability: Availability,
@@ -121,6 +125,9 @@ impl ContractBackend {
         if api.matmul_prepare.is_some() && api.matmul_free.is_none() {
             return Err(malformed("it has a matmul_prepare but no matmul_free: offer both or none".into()));
         }
+        if api.float_prepare.is_some() && api.float_free.is_none() {
+            return Err(malformed("it has a float_prepare but no float_free: offer both or none".into()));
+        }
         let availability = ask_availability(&api);
         let name = rename(&name);
         Ok(Some(Self { api, name, isa, build_info, availability, minor, library: library.clone() }))
@@ -141,22 +148,22 @@ impl ContractBackend {
     }
 
     /// `function` if the backend offers it.
-    fn offered<F>(&self, function: Option<F>, what: &str) -> Result<F, BackendError> {
+    pub(super) fn offered<F>(&self, function: Option<F>, what: &str) -> Result<F, BackendError> {
         self.ready()?;
         function.ok_or_else(|| self.unsupported(what))
     }
 
-    fn unsupported(&self, what: impl Into<String>) -> BackendError {
+    pub(super) fn unsupported(&self, what: impl Into<String>) -> BackendError {
         BackendError::Unsupported { backend: self.name.clone(), what: what.into() }
     }
 
-    fn internal(&self, what: impl Into<String>) -> BackendError {
+    pub(super) fn internal(&self, what: impl Into<String>) -> BackendError {
         BackendError::Internal { backend: self.name.clone(), what: what.into() }
     }
 
     /// Makes one call. A plugin that comes back in another floating-point mode is not believed, and the mode is put
     /// back: what this thread computes next, the expected result perhaps, must not follow the plugin's rules.
-    fn call<T>(&self, call: impl FnOnce() -> T) -> Result<T, BackendError> {
+    pub(super) fn call<T>(&self, call: impl FnOnce() -> T) -> Result<T, BackendError> {
         if self.library.is_none() {
             return Ok(call());
         }
@@ -171,7 +178,12 @@ impl ContractBackend {
     }
 
     /// A status as a result. `floats` are the float inputs of the call, searched for the value it refused.
-    fn answer(&self, status: sys::bnb_status, doing: &str, floats: &[f32]) -> Result<(), BackendError> {
+    pub(super) fn answer(
+        &self,
+        status: sys::bnb_status,
+        doing: &str,
+        floats: &[f32],
+    ) -> Result<(), BackendError> {
         match u32::try_from(status) {
             Ok(sys::BNB_OK) => Ok(()),
             Ok(sys::BNB_UNSUPPORTED) => Err(self.unsupported(doing)),
@@ -324,6 +336,16 @@ impl Backend for ContractBackend {
         Ok(Box::new(ContractMatmul { backend: self, handle, layout, n_max, weights: PhantomData }))
     }
 
+    fn prepare_float_matmul<'a>(
+        &'a self,
+        matrix: FloatMatrix<'a>,
+        arithmetic: Arithmetic,
+        n_max: usize,
+        threads: usize,
+    ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        floats::prepare(self, matrix, arithmetic, n_max, threads)
+    }
+
     fn quiesce(&self) {
         if let (Some(function), Availability::Ready) = (self.api.quiesce, &self.availability) {
             // SAFETY: no arguments; callable from any thread.
@@ -361,6 +383,13 @@ impl Matmul for ContractMatmul<'_> {
             function(self.handle, x.as_ptr(), x.len() as u64, n as u64, y.as_mut_ptr(), y.len() as u64)
         })?;
         self.backend.answer(status, "a linear layer", x)
+    }
+
+    fn prepared_bytes(&self) -> Option<usize> {
+        let function = self.backend.api.matmul_bytes?;
+        // SAFETY: the handle is live, and nobody runs it meanwhile: running takes it by &mut.
+        let bytes = self.backend.call(|| unsafe { function(self.handle) }).ok()?;
+        usize::try_from(bytes).ok()
     }
 }
 

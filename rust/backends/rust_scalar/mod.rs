@@ -148,6 +148,10 @@ impl Matmul for ScalarMatmul {
         }
         Ok(())
     }
+
+    fn prepared_bytes(&self) -> Option<usize> {
+        Some(self.codes.len() + self.q.len())
+    }
 }
 
 /// Exact for up to [`checks::MAX_COLS`] columns.
