@@ -5,3 +5,5 @@
 mod npz;
 
 mod golden;
+mod invariants;
+mod models;
