@@ -50,9 +50,17 @@ pub(super) fn activations(
     length("sum", sum, scale)
 }
 
-/// One thread, and few enough columns for exact int32 products.
-pub(super) fn prepare(backend: &str, layout: &Layout, threads: usize) -> Result<(), BackendError> {
-    one_thread(backend, threads)?;
+/// One to `most` threads, and few enough columns for exact int32 products.
+pub(super) fn prepare(
+    backend: &str,
+    layout: &Layout,
+    threads: usize,
+    most: usize,
+) -> Result<(), BackendError> {
+    if !(1..=most).contains(&threads) {
+        let runs = if most == 1 { "1".to_owned() } else { format!("1 to {most}") };
+        return Err(unsupported(backend, format!("{threads} threads, it runs on {runs}")));
+    }
     if layout.cols() > MAX_COLS {
         return Err(unsupported(
             backend,

@@ -152,14 +152,7 @@ fn float_inputs(
     let dot = |row: &[f32]| row.iter().zip(&floats).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
     let unstored_product = weights.chunks_exact(cols).map(dot).collect();
     let float_matrix = Some((float_type, rows, cols));
-    Inputs {
-        layout: None,
-        float_matrix,
-        copies: vec![Cow::Owned(bytes)],
-        floats,
-        codes: Vec::new(),
-        unstored_product,
-    }
+    Inputs { float_matrix, copies: vec![Cow::Owned(bytes)], floats, unstored_product, ..Inputs::default() }
 }
 
 fn random_weights(layout: &Layout, rng: &mut Rng) -> Result<Vec<u8>, FormatError> {

@@ -86,7 +86,7 @@ impl Backend for RustScalar {
         threads: usize,
     ) -> Result<Box<dyn Matmul + 'a>, BackendError> {
         let layout = *weights.layout();
-        checks::prepare(NAME, &layout, threads)?;
+        checks::prepare(NAME, &layout, threads, 1)?;
         Ok(Box::new(ScalarMatmul {
             layout,
             n_max,

@@ -14,7 +14,7 @@
 
 use super::super::{Arithmetic, BackendError, FloatMatmul, checks};
 use crate::bitnet::model::{FloatMatrix, FloatType};
-use crate::team::{self, Team};
+use crate::team::Team;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -256,7 +256,3 @@ impl<T: FloatKernels> FloatMatmul for InBlocks<'_, T> {
     }
 }
 
-/// Returns when no helper of any team runs or spins.
-pub(super) fn quiesce() {
-    team::quiesce();
-}

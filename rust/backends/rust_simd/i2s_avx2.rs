@@ -34,7 +34,8 @@ use std::ops::Range;
 use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
 
 use super::super::detect::Avx2;
-use super::{Prepared, Product};
+use super::Product;
+use super::outputs::Outputs;
 
 /// 32 bytes: the codes of a block, or 32 activations.
 pub(super) type Lane = [u8; 32];
@@ -67,23 +68,32 @@ struct I2s<'a> {
     panel: Box<Panel>,
 }
 
-/// Validates the codes and allocates; the weights are used where they are.
-pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>) -> Prepared<'a> {
-    let layout = *weights.layout();
-    Ok(Box::new(I2s {
+/// Allocates for some of the rows of weights whose codes were found valid; they are used where they are.
+pub(super) fn part<'a>(token: Avx2, weights: &Weights<'a>, rows: Range<usize>) -> Box<dyn Product + 'a> {
+    let blocks = weights.layout().cols() / BLOCK;
+    Box::new(I2s {
         _token: token,
-        codes: codes(token, &weights)?,
-        rows: layout.rows(),
-        blocks: layout.cols() / BLOCK,
+        codes: &lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
+        rows: rows.len(),
+        blocks,
         panel: Box::new(Panel([[0; 32]; 8 * 4 * STRIP_BLOCKS])),
-    }))
+    })
 }
 
 impl Product for I2s<'_> {
-    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: the token proves that this CPU runs AVX2 and FMA.
         unsafe { products(self, q, n, out) }
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Panel>()
+    }
+}
+
+/// The code bytes as blocks.
+pub(super) fn lanes_of_codes<'a>(weights: &Weights<'a>) -> &'a [Lane] {
+    weights.bytes()[..weights.layout().code_bytes()].as_chunks().0
 }
 
 /// The code bytes as blocks, once no code is 3.
@@ -95,22 +105,23 @@ pub(super) fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], Fo
         let what = format!("{:#04x} with code 3", bytes[offset]);
         return Err(FormatError::InvalidCode { format: WeightFormat::I2S, offset, what });
     }
-    Ok(bytes.as_chunks().0)
+    Ok(lanes_of_codes(weights))
 }
 
 /// `out` `[n, rows]`: activation rows in eights, then a four, then one by one.
 #[target_feature(enable = "avx2,fma")]
-fn products(weights: &mut I2s<'_>, mut q: &[i8], mut n: usize, mut out: &mut [i32]) {
-    while n > 0 {
-        let step = [8, 4, 1].into_iter().find(|step| *step <= n).unwrap_or(1);
-        let (q_now, q_later) = q.split_at(step * weights.blocks * BLOCK);
-        let (out_now, out_later) = out.split_at_mut(step * weights.rows);
+fn products(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+    let cols = weights.blocks * BLOCK;
+    let mut first = 0;
+    while first < n {
+        let step = [8, 4, 1].into_iter().find(|step| *step <= n - first).unwrap_or(1);
+        let q = &q[first * cols..][..step * cols];
         match step {
-            8 => gemm::<8>(weights, q_now, out_now),
-            4 => gemm::<4>(weights, q_now, out_now),
-            _ => gemv(weights, q_now, out_now),
+            8 => gemm::<8>(weights, q, (out, first)),
+            4 => gemm::<4>(weights, q, (out, first)),
+            _ => gemv(weights, q, out.of(first)),
         }
-        (q, out, n) = (q_later, out_later, n - step);
+        first += step;
     }
 }
 
@@ -175,29 +186,29 @@ fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
     total
 }
 
-/// `out` `[C, rows]` for `C` activation rows, 8 or 4.
+/// Results `first`.. for `C` activation rows, 8 or 4.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut [i32]) {
+fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], (out, first): (&mut Outputs<'_, i32>, usize)) {
     let I2s { codes, rows, blocks, panel, .. } = weights;
     let (rows, blocks) = (*rows, *blocks);
-    for (q, out) in q.chunks_exact(blocks * BLOCK).zip(out.chunks_exact_mut(rows)) {
-        out.fill(sum(q).wrapping_neg());
+    for (c, q) in q.chunks_exact(blocks * BLOCK).enumerate() {
+        out.of(first + c).fill(sum(q).wrapping_neg());
     }
     // As few strips as fit, all of about the same length.
     let length = blocks.div_ceil(blocks.div_ceil(STRIP_BLOCKS));
     for start in (0..blocks).step_by(length) {
         let strip = start..(start + length).min(blocks);
         let panel = fill_panel::<C>(groups(q), blocks, strip.clone(), panel);
-        for first in (0..rows).step_by(8) {
+        for row in (0..rows).step_by(8) {
             // A matrix that ends within the eight repeats its last row; what comes of it is dropped.
-            let kept = (rows - first).min(8);
+            let kept = (rows - row).min(8);
             let mut eight = [&codes[..0]; 8];
-            for (i, row) in eight.iter_mut().enumerate() {
-                *row = &codes[(first + i.min(kept - 1)) * blocks..][strip.clone()];
+            for (i, codes_of_row) in eight.iter_mut().enumerate() {
+                *codes_of_row = &codes[(row + i.min(kept - 1)) * blocks..][strip.clone()];
             }
             for (c, dots) in gemm_rows(eight, panel).into_iter().enumerate() {
-                add_dots(&mut out[c * rows + first..][..kept], dots);
+                add_dots(&mut out.of(first + c)[row..][..kept], dots);
             }
         }
     }
