@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import display, options, regression_commands
+from bitnet_perfgate import display, import_command, options, regression_commands
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED
 from bitnet_perfgate.job import Job, complain, discard, present, write
 from bitnet_perfgate.progress import ProgressDisplay
@@ -53,6 +53,7 @@ app = typer.Typer(help="Cross-validation and performance gate for 1.58-bit (BitN
 model_app = typer.Typer(help="Synthetic model files.", **SETTINGS)
 app.add_typer(model_app, name="model")
 regression_commands.register(app, SETTINGS)
+import_command.register(app)
 
 
 @app.callback(invoke_without_command=True)
