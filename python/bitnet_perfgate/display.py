@@ -237,9 +237,9 @@ def show_import(console: Console, recording: Recording, target: str) -> None:
             f"{summaries} known by a summary alone"
         )
     )
-    suspects = [(row["name"], row["suspect"]) for row in known if row.get("suspect")]
-    _show_pairs(console, "Suspect: no evidence", suspects)
-    _show_pairs(console, "Left out", [(row["what"], row["reason"]) for row in recording["skipped"]])
+    suspects = [{"what": row["name"], "reason": row["suspect"]} for row in known if row.get("suspect")]
+    _show_grouped(console, "Suspect: no evidence", suspects, 0)
+    _show_grouped(console, "Left out", recording["skipped"], 0)
     console.print(_text(f"Saved {target}"), soft_wrap=True)
 
 

@@ -91,9 +91,7 @@ def compare_imported(
             f"compare: {len(recordings)} imported recordings given, expected EARLIER LATER; "
             "`import` takes several files of one side"
         )
-    result = imports.compare_imported(
-        *recordings, names=names_of(pairs), same_machine=same_machine, **judged
-    )
+    result = imports.compare_imported(*recordings, names=names_of(pairs), same_machine=same_machine, **judged)
 
     def show(console: Console) -> None:
         display.show_imported(console, result, verbosity)
