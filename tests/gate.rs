@@ -78,6 +78,7 @@ fn recording(ratio: f64, spread: f64) -> Recording {
             ..Skipped::default()
         }],
         incomplete: None,
+        origin: None,
         extra: Default::default(),
     }
 }

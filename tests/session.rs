@@ -96,6 +96,7 @@ impl Script<'_> {
             memory: Vec::new(),
             skipped: vec![Skipped { what: "cuda".into(), reason: "none".into(), ..Skipped::default() }],
             incomplete: None,
+            origin: None,
             extra: Default::default(),
         }
     }

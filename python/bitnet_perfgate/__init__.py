@@ -11,6 +11,7 @@ Rust plans, measures and judges; this package shows, saves and exits.
 
 from bitnet_perfgate._core import FileError, InputError, __version__
 from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
+from bitnet_perfgate.imports import compare_imported, import_results
 from bitnet_perfgate.machine import doctor, workloads
 from bitnet_perfgate.models import generate, identify, make_model, model_info, trace
 from bitnet_perfgate.regression import (
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "accept_baseline",
     "compare",
+    "compare_imported",
     "compare_libraries",
     "compare_revision",
     "crossval",
@@ -46,6 +48,7 @@ __all__ = [
     "gate",
     "generate",
     "identify",
+    "import_results",
     "judge_trial",
     "judge_trials",
     "list_baselines",

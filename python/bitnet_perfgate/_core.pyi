@@ -16,7 +16,9 @@ __all__ = [
     "find_baselines",
     "generate",
     "identify",
+    "import_results",
     "judge",
+    "judge_imported",
     "list_baselines",
     "load_recording",
     "make_model",
@@ -56,6 +58,10 @@ def run(
     options: str, progress: Callable[[int, int, float, str, str], object] | None = None
 ) -> tuple[str, str]: ...
 def judge(recording: str, judgement: str = "{}") -> str: ...
+def import_results(
+    paths: Sequence[str | PathLike[str]], tool: str | None = None, saved: str = "new"
+) -> str: ...
+def judge_imported(earlier: str | PathLike[str], later: str | PathLike[str], judgement: str) -> str: ...
 def selftest(
     options: str,
     budget_s: float,

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import display, model_commands, options, regression_commands
+from bitnet_perfgate import display, import_command, model_commands, options, regression_commands
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED
 from bitnet_perfgate.job import Job, complain, discard, present, write
 from bitnet_perfgate.runs import DEFAULT_SEED
@@ -53,6 +53,7 @@ model_app = typer.Typer(help="Model files: what one holds, and synthetic ones.",
 app.add_typer(model_app, name="model")
 regression_commands.register(app, SETTINGS)
 model_commands.register(app, model_app)
+import_command.register(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -226,6 +226,39 @@ def show_difference(console: Console, document: Document) -> None:
         console.print("comparable: same machine, builds, tool, seed and workloads")
 
 
+def show_import(console: Console, recording: Recording, target: str) -> None:
+    """What was read from another tool's files."""
+    origin, samples = recording["origin"], sum(len(row["value_ns"]) for row in recording["series"])
+    known = list(origin["benchmarks"].values())
+    summaries = sum(1 for row in known if row.get("summary"))
+    console.print(
+        _text(
+            f"{origin['tool']}: {len(known)} benchmarks of {', '.join(origin['files'])}, {samples} samples, "
+            f"{summaries} known by a summary alone"
+        )
+    )
+    suspects = [{"what": row["name"], "reason": row["suspect"]} for row in known if row.get("suspect")]
+    _show_grouped(console, "Suspect: no evidence", suspects, 0)
+    _show_grouped(console, "Left out", recording["skipped"], 0)
+    console.print(_text(f"Saved {target}"), soft_wrap=True)
+
+
+def show_imported(console: Console, result: Result, verbosity: int) -> None:
+    """Two imported recordings, benchmark by benchmark, and the verdict last."""
+    if verbosity >= 0:
+        table = _table("benchmark", "ratio", "verdict", "reason")
+        for row in result.table:
+            ratio, verdict = _text(_ratio(row, 3)), _text(row.verdict, STYLES.get(row.verdict, ""))
+            table.add_row(_text(row.workload), ratio, verdict, _text(row.reason))
+        _section(console, "Time now over time then (unpaired: below 1 is faster)", table)
+        _show_rules(console, result)
+        _show_skipped(console, result.verdict["skipped"], verbosity)
+        unmet = [(row["name"], row["reason"]) for row in result.verdict["validation"] if not row["ok"]]
+        _show_pairs(console, "Evidence that is missing", unmet)
+        console.print()
+    _show_verdict(console, result)
+
+
 def show_model(console: Console, document: Document) -> None:
     """A model file that was made."""
     size = f"{document['bytes']:,} bytes, {document['ternary_weights']:,} ternary weights"

@@ -35,7 +35,7 @@ class Job:
         self.target = output or _default_output()
         for document in (self.target, verdict_path(self.target)):
             check_writable(document)
-            _check_spares(document, inputs)
+            check_spares(document, inputs)
         if os.environ.get(environment.CPP_DIR) and verbosity >= 0:
             complain(f"note: {environment.CPP_DIR} is {environment.MEANINGS[environment.CPP_DIR]}")
 
@@ -68,7 +68,7 @@ class Job:
         return self.neutral_exit if result.verdict.verdict == "neutral" else result.verdict.exit_code
 
 
-def _check_spares(document: Path, inputs: Sequence[Path]) -> None:
+def check_spares(document: Path, inputs: Sequence[Path]) -> None:
     """Raises `FileError` if ``document`` is one of the ``inputs``, under whatever name."""
     for path in inputs:
         if document.exists() and path.exists() and document.samefile(path):

@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 import bitnet_perfgate as perfgate
-from bitnet_perfgate import display, environment, options, regression, revisions, trials
+from bitnet_perfgate import (
+    display,
+    environment,
+    import_command,
+    imports,
+    options,
+    regression,
+    revisions,
+    trials,
+)
 from bitnet_perfgate.documents import RECORDING_SUFFIX
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
 from bitnet_perfgate.job import Job, complain, present, rendered, write
@@ -150,6 +159,8 @@ def compare(
         str,
         typer.Option("--margin", metavar="SHARE", help="Largest allowed slow-down of a trial: 5% or 0.05."),
     ] = "5%",
+    pair: import_command.Map = None,
+    same_machine: import_command.SameMachine = False,
     category: options.Category = None,
     workload: options.WorkloadIds = None,
     backend: options.Backend = None,
@@ -196,6 +207,13 @@ def compare(
             write(_trial_text(answer, format) + "\n")
         return _exit_code(verdicts, neutral_exit)
     judged: dict[str, Any] = {"thresholds": policy_file(thresholds), "strict": strict}
+    if recordings and any(imports.is_imported(path) for path in recordings):
+        answered = import_command.compare_imported(
+            recordings, pair, same_machine, judged, format, verbose - 2 * quiet
+        )
+        return _exit_code([answered], neutral_exit)
+    if pair or same_machine:
+        raise perfgate.InputError("--map and --same-machine: expected imported recordings")
     if recordings:
         return _recordings(recordings, judged, format, neutral_exit, verbose - 2 * quiet)
     chosen = {"categories": category or (), "workloads": workload or ()}

@@ -451,6 +451,7 @@ fn new_recording(
         memory: Vec::new(),
         skipped,
         incomplete: None,
+        origin: None,
         extra: Default::default(),
     }
 }

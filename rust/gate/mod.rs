@@ -12,6 +12,7 @@
 //! | `rules` | does each rule hold |
 //! | `judge`, `verdict`, `route` | the document, and who should look next |
 //! | `trial` | two arrays of times measured elsewhere |
+//! | `imported` | two recordings of other tools |
 //!
 //! A rule passes only on evidence that it holds and fails only on evidence that it is broken; everything else is
 //! neutral, with the reason. No evidence is never a pass.
@@ -19,6 +20,7 @@
 mod compare;
 pub mod decide;
 mod history;
+mod imported;
 mod judge;
 pub mod policy;
 mod roles;
@@ -29,6 +31,7 @@ pub mod trial;
 mod validate;
 pub mod verdict;
 
+pub use imported::{ImportedCase, ImportedError, judge_imported};
 pub use judge::{Case, comparisons, flagged, judge, undecided};
 pub use policy::{Policy, PolicyError};
 pub(crate) use roles::{ALWAYS_VALID, LEAST_LAUNCHES};

@@ -127,7 +127,11 @@ pub(super) fn regression(
 }
 
 /// Fails if one of them fails, is neutral if one of them is, passes if all do.
-fn sum_up<'a>(name: &str, comparisons: impl Iterator<Item = &'a Comparison>, none: &str) -> RuleAnswer {
+pub(super) fn sum_up<'a>(
+    name: &str,
+    comparisons: impl Iterator<Item = &'a Comparison>,
+    none: &str,
+) -> RuleAnswer {
     let judged: Vec<(&Comparison, Answer)> =
         comparisons.filter_map(|comparison| comparison.verdict.map(|answer| (comparison, answer))).collect();
     let of = |wanted: Answer| {

@@ -140,6 +140,9 @@ impl Earlier {
     }
 }
 
+/// The guard of sides that ran one after the other, ln of the ratio.
+pub(super) const GUARD_SEQ: f64 = 0.13;
+
 /// What two equal sides reach by themselves where nobody calibrated, ln of the ratio: processes that sit on different
 /// CPUs or run one after the other. Measured: 95 % of A/A trials within 6.3 % (one after the other) and 12.9 % (two live
 /// processes, not pinned) on one pair of virtual CPUs, within 2.2 % and 1.8 % with single ones at 4 % and 8 % on another.
@@ -147,7 +150,7 @@ fn uncalibrated_guard(mode: Option<Mode>, disturbance: Option<f64>) -> f64 {
     let quiet: f64 = match mode {
         Some(Mode::IntPin | Mode::Int5Pin | Mode::Duet) => 0.0,
         Some(Mode::Int) => 0.08,
-        Some(Mode::Seq) | None => 0.13,
+        Some(Mode::Seq) | None => GUARD_SEQ,
     };
     // In a storm nothing that was not measured in the same moment can be compared at all.
     let stormy = disturbance.is_some_and(|share| share > 0.5) && !mode.is_some_and(Mode::paired);

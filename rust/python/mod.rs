@@ -8,6 +8,7 @@ mod baselines;
 mod builds;
 mod documents;
 mod models;
+mod imports;
 mod runs;
 mod trials;
 
@@ -230,6 +231,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     baselines::register(module)?;
     builds::register(module)?;
     models::register(module)?;
+    imports::register(module)?;
     runs::register(module)?;
     trials::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;

@@ -56,7 +56,21 @@ impl Recording {
                 });
             }
         }
+        self.check_origin()?;
         self.check_results()
+    }
+
+    fn check_origin(&self) -> Result<(), Invalid> {
+        for (id, benchmark) in self.origin.iter().flat_map(|origin| &origin.benchmarks) {
+            let place = |field: &str| format!("origin.benchmarks.{id}.summary.{field}");
+            let Some(summary) = &benchmark.summary else { continue };
+            finite(summary.value, || place("value"))?;
+            require(summary.value > 0.0, || place("value"), || "is not positive".into())?;
+            let spread = summary.stddev.unwrap_or(0.0);
+            finite(spread, || place("stddev"))?;
+            require(spread >= 0.0, || place("stddev"), || "is negative".into())?;
+        }
+        Ok(())
     }
 
     fn check_launches(&self) -> Result<BTreeSet<u32>, Invalid> {

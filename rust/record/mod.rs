@@ -11,6 +11,7 @@
 //! | `compatible` | can two recordings be compared at all |
 //! | `merge` | one recording out of several launches |
 //! | `trial` | samples measured elsewhere |
+//! | `origin`, `import` | another tool's results, and how its files are read |
 //! | `store` | baselines: accepted recordings |
 //! | `check` | what must be true of a recording beyond its types |
 //! | `file` | reading with errors a person can act on, writing that leaves the old file or the new one |
@@ -18,7 +19,9 @@
 mod check;
 mod compatible;
 mod file;
+pub mod import;
 mod merge;
+mod origin;
 mod recording;
 mod series;
 pub mod store;
@@ -28,6 +31,7 @@ pub use check::Invalid;
 pub use compatible::{Mismatch, mismatches};
 pub use file::{MAX_RECORDING_BYTES, RecordError, parse_recording, read_recording, write_recording};
 pub use merge::{MergeError, merge};
+pub use origin::{ImportedBenchmark, Origin, Summary};
 pub use recording::{
     Accuracy, AgreementRow, Backend, Extra, FirstMismatch, Launch, Memory, PlanRecord, PlannedWorkload,
     Recording, SCHEMA, Skipped, Tool, Work, now_utc,

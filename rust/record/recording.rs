@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::origin::Origin;
 use super::series::Series;
 use crate::measure::Fingerprint;
 use crate::parity::{Agreement, Contract, LengthMismatch};
@@ -59,6 +60,9 @@ pub struct Recording {
     /// Why parts of the plan are missing, if some are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
+    /// Present where another tool measured: which one, and what it says of each benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,

@@ -196,6 +196,9 @@ fn unfit(recording: &Recording, wanted_platform: Option<&str>) -> Option<String>
     if here.starts_with('-') || here.ends_with('-') || here.contains(['/', '\\']) {
         return Some("it does not say on which platform it was measured".into());
     }
+    if let Some(origin) = &recording.origin {
+        return Some(format!("{} measured it, without a reference in the same blocks", origin.tool));
+    }
     if let Some(reason) = &recording.incomplete {
         return Some(format!("it is incomplete ({reason})"));
     }
@@ -304,7 +307,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = Store::new(folder.path());
         type Change = (&'static str, fn(&mut Recording));
-        let changes: [Change; 6] = [
+        let changes: [Change; 7] = [
+            ("hyperfine measured it", |r| {
+                r.origin = Some(crate::record::Origin { tool: "hyperfine".into(), ..Default::default() });
+            }),
             ("incomplete (crash)", |r| r.incomplete = Some("crash".into())),
             ("no samples", |r| r.series.clear()),
             ("disagrees", |r| r.agreements = built().agreements),

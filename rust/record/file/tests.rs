@@ -8,8 +8,8 @@ use crate::measure::{
 };
 use crate::parity::{self, Contract};
 use crate::record::{
-    Accuracy, AgreementRow, Backend, Extra, Launch, Memory, Meter, PlanRecord, PlannedWorkload, Series,
-    Skipped, Tool, Work,
+    Accuracy, AgreementRow, Backend, Extra, ImportedBenchmark, Launch, Memory, Meter, Origin, PlanRecord,
+    PlannedWorkload, Series, Skipped, Summary, Tool, Work,
 };
 
 /// A file written by schema 1. It stays as it is, whatever later versions write.
@@ -110,6 +110,7 @@ pub(in crate::record) fn built() -> Recording {
         memory: vec![Memory { meter: "peak_rss_bytes".into(), value_bytes: 1 << 20, ..Memory::default() }],
         skipped: vec![Skipped { what: "cuda".into(), reason: "no GPU".into(), extra: Extra::new() }],
         incomplete: Some("interrupted".into()),
+        origin: None,
         extra: Extra::new(),
     }
 }
@@ -355,7 +356,11 @@ fn the_json_schema_names_the_written_fields() {
             Value::Object(fields) => {
                 let Some(properties) = schema["properties"].as_object() else {
                     // A map by name, such as metrics.
-                    assert!(schema["additionalProperties"].is_object(), "{place} is not described");
+                    let each = &schema["additionalProperties"];
+                    assert!(each.is_object(), "{place} is not described");
+                    if each["properties"].is_object() {
+                        fields.values().for_each(|field| walk(each, field, &format!("{place}.*"), seen));
+                    }
                     return;
                 };
                 for (name, field) in fields {
@@ -377,6 +382,18 @@ fn the_json_schema_names_the_written_fields() {
         serde_json::from_str(include_str!("../../../docs/schemas/recording-1.schema.json")).expect("JSON");
     assert_eq!(schema["properties"]["schema"]["const"], json!(SCHEMA));
     let mut seen = 0;
-    walk(&schema, &serde_json::to_value(built()).expect("serialises"), "", &mut seen);
-    assert!(seen > 100, "only {seen} fields were looked at");
+    let benchmark = ImportedBenchmark {
+        name: "b".into(),
+        summary: Some(Summary { stddev: Some(1.0), n: Some(3), value: 2.0, ..Summary::default() }),
+        suspect: Some("synthetic".into()),
+        ..ImportedBenchmark::default()
+    };
+    let origin = Origin {
+        saved: Some("new".into()),
+        benchmarks: BTreeMap::from([("hyperfine:b".into(), benchmark)]),
+        ..Origin::default()
+    };
+    let whole = Recording { origin: Some(origin), ..built() };
+    walk(&schema, &serde_json::to_value(whole).expect("serialises"), "", &mut seen);
+    assert!(seen > 115, "only {seen} fields were looked at");
 }
