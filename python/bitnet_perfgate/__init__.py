@@ -21,6 +21,7 @@ from bitnet_perfgate.regression import (
     gate,
     list_baselines,
 )
+from bitnet_perfgate.reports import Report, load_verdict, report
 from bitnet_perfgate.revisions import compare_revision
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
 from bitnet_perfgate.selftest import selftest
@@ -31,6 +32,7 @@ __all__ = [
     "FileError",
     "InputError",
     "Recording",
+    "Report",
     "Result",
     "TableRow",
     "TrialVerdict",
@@ -49,8 +51,10 @@ __all__ = [
     "judge_trials",
     "list_baselines",
     "load_recording",
+    "load_verdict",
     "make_model",
     "plan",
+    "report",
     "run",
     "selftest",
     "workloads",

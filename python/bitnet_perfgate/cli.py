@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import display, options, regression_commands
+from bitnet_perfgate import display, options, regression_commands, report_commands
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED
 from bitnet_perfgate.job import Job, complain, discard, present, write
 from bitnet_perfgate.progress import ProgressDisplay
@@ -53,6 +53,7 @@ app = typer.Typer(help="Cross-validation and performance gate for 1.58-bit (BitN
 model_app = typer.Typer(help="Synthetic model files.", **SETTINGS)
 app.add_typer(model_app, name="model")
 regression_commands.register(app, SETTINGS)
+report_commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,7 +80,7 @@ def run(
     skip_cpp: options.SkipCpp = False,
     thresholds: regression_commands.Thresholds = None,
     strict: regression_commands.Strict = False,
-    format: options.Format = "human",
+    format: options.ReportFormat = "human",
     output: options.Output = None,
     neutral_exit: options.NeutralExit = 3,
     dry_run: options.DryRun = False,
@@ -110,7 +111,7 @@ def crossval(
     plugin: options.Plugin = None,
     seed: options.Seed = DEFAULT_SEED,
     skip_cpp: options.SkipCpp = False,
-    format: options.Format = "human",
+    format: options.ReportFormat = "human",
     output: options.Output = None,
     neutral_exit: options.NeutralExit = 3,
     dry_run: options.DryRun = False,

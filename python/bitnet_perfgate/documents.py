@@ -107,29 +107,7 @@ class Verdict(Document):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the verdict to ``path``, whole or not at all. Raises `FileError`."""
-        check_writable(path)
-        target = Path(path)
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w",
-                encoding="ascii",
-                dir=target.parent,
-                prefix=f".{target.name}.",
-                suffix=".tmp",
-                delete=False,
-            ) as file:
-                try:
-                    # Temporary files are private; documents are as readable as any other new file.
-                    os.fchmod(file.fileno(), 0o666 & ~_umask())
-                    file.write(self.to_json(indent=1) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(target)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
-        except OSError as error:
-            raise _core.FileError(f"{target}: cannot write it: {error.strerror or error}") from error
+        write_whole(path, self.to_json(indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -147,11 +125,11 @@ class TableRow:
     agreement: str
     """``exact``, ``within bounds``, ``DIFFERS``, ``oracle`` or ``not compared``."""
     subject_value: float | None
-    """Rate of the subject in ``unit`` (for ``ns``: its time)."""
+    """Rate of the subject in ``unit`` (for a time: the time)."""
     other_value: float | None
     """The same of the other side."""
     unit: str
-    """``GB/s``, ``GOP/s``, ``Gelem/s`` or ``ns``."""
+    """``tok/s``, ``GB/s``, ``GOP/s``, ``Gelem/s``, or a time: ``ns``, ``us``, ``ms``, ``s``."""
     subject_ns: float | None
     """Typical call of the subject."""
     other_ns: float | None
@@ -207,6 +185,34 @@ def verdict_path(recording_path: str | os.PathLike[str]) -> Path:
     path = Path(recording_path)
     stem = path.name.removesuffix(RECORDING_SUFFIX).removesuffix(".json")
     return path.with_name(stem + VERDICT_SUFFIX)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text to ``path``, whole or not at all. Raises `FileError`."""
+    check_writable(path)
+    target = Path(path)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            encoding="utf-8",
+            newline="\n",
+            dir=target.parent,
+            prefix=f".{target.name}.",
+            suffix=".tmp",
+            delete=False,
+        ) as file:
+            try:
+                # Temporary files are private; documents are as readable as any other new file.
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(target)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise _core.FileError(f"{target}: cannot write it: {error.strerror or error}") from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

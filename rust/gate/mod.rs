@@ -11,6 +11,7 @@
 //! | `validate` | is the evidence whole |
 //! | `rules` | does each rule hold |
 //! | `judge`, `verdict`, `route` | the document, and who should look next |
+//! | `reading` | a verdict from a file, and the blocks behind one of its comparisons |
 //! | `trial` | two arrays of times measured elsewhere |
 //!
 //! A rule passes only on evidence that it holds and fails only on evidence that it is broken; everything else is
@@ -21,6 +22,7 @@ pub mod decide;
 mod history;
 mod judge;
 pub mod policy;
+pub mod reading;
 mod roles;
 mod route;
 mod rules;

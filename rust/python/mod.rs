@@ -7,6 +7,7 @@
 mod baselines;
 mod builds;
 mod documents;
+mod reports;
 mod runs;
 mod trials;
 
@@ -228,6 +229,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("FileError", module.py().get_type::<FileError>())?;
     baselines::register(module)?;
     builds::register(module)?;
+    reports::register(module)?;
     runs::register(module)?;
     trials::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;
