@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bitnet_perfgate import display, options, reports
+from bitnet_perfgate import display, environment, options, regression, reports
 from bitnet_perfgate.documents import write_whole
 from bitnet_perfgate.job import refuse_to_replace, rendered, write
 
@@ -22,6 +22,15 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Where the report goes. Default: stdout.")
     ] = None,
+    baseline: Annotated[
+        Path,
+        typer.Option(
+            "--baseline",
+            envvar=environment.BASELINES,
+            metavar="DIR",
+            help="Accepted recordings, for the history that the HTML page draws.",
+        ),
+    ] = regression.BASELINES_FOLDER,
     verbose: options.Verbose = False,
 ) -> int:
     """Render a verdict and its recording. Judges nothing: the exit code says whether it could be rendered.
@@ -32,7 +41,7 @@ def report(
     if format == "human" and output is None:
         text = rendered(lambda console: display.show_result(console, result, [], verbose))
     else:
-        text = reports.report(result, format=format)
+        text = reports.report(result, format=format, baseline=baseline)
     if output is None:
         write(text)
         return 0

@@ -1,4 +1,4 @@
-"""A recording and the verdict on it, rendered. Rust writes sections, Markdown and JUnit; nothing is decided here."""
+"""A recording and its verdict, rendered. Rust writes sections, Markdown and JUnit; nothing is decided."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bitnet_perfgate import _core, display
 from bitnet_perfgate.documents import Document, Recording, Result, Verdict
 
 StrPath = str | os.PathLike[str]
-ReportFormat = Literal["human", "json", "junit", "markdown"]
-FORMATS: tuple[str, ...] = ("human", "json", "junit", "markdown")
+ReportFormat = Literal["human", "json", "junit", "markdown", "html"]
+FORMATS: tuple[str, ...] = ("human", "json", "junit", "markdown", "html")
 PLAIN_WIDTH = 110
 
 
@@ -64,10 +64,12 @@ def report(
     recording: StrPath | None = None,
     *,
     format: str = "markdown",
+    baseline: StrPath | None = None,
 ) -> str:
-    """A verdict rendered as ``human``, ``json``, ``junit`` or ``markdown``.
+    """A verdict rendered as ``human``, ``json``, ``junit``, ``markdown`` or ``html``.
 
-    ``verdict`` is a file or the result of a run. Errors are those of `load_verdict`.
+    ``verdict`` is a file or the result of a run. ``baseline`` is a folder of accepted recordings whose
+    history the HTML page draws. Errors are those of `load_verdict`.
 
     Example:
         >>> print(report("benchmark-results/x.verdict.json"))  # doctest: +SKIP
@@ -79,6 +81,10 @@ def report(
         return _core.report_markdown(*_documents(result))
     if format == "junit":
         return _core.report_junit(*_documents(result))
+    if format == "html":
+        from bitnet_perfgate import html
+
+        return html.page(result, baseline)
     if format == "human":
         return _plain(result)
     raise _core.InputError(f"no format is called {format!r}; known: {', '.join(FORMATS)}")
