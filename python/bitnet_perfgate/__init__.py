@@ -10,8 +10,9 @@ Rust plans, measures and judges; this package shows, saves and exits.
 """
 
 from bitnet_perfgate._core import FileError, InputError, __version__
-from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
+from bitnet_perfgate.documents import Comparison, Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.machine import doctor, workloads
+from bitnet_perfgate.magics import load_ipython_extension
 from bitnet_perfgate.models import identify, make_model
 from bitnet_perfgate.regression import (
     accept_baseline,
@@ -25,9 +26,11 @@ from bitnet_perfgate.reports import Report, load_verdict, report
 from bitnet_perfgate.revisions import compare_revision
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
 from bitnet_perfgate.selftest import selftest
+from bitnet_perfgate.side_by_side import compare_callables
 from bitnet_perfgate.trials import TrialVerdict, judge_trial, judge_trials
 
 __all__ = [
+    "Comparison",
     "Document",
     "FileError",
     "InputError",
@@ -40,6 +43,7 @@ __all__ = [
     "__version__",
     "accept_baseline",
     "compare",
+    "compare_callables",
     "compare_libraries",
     "compare_revision",
     "crossval",
@@ -50,6 +54,7 @@ __all__ = [
     "judge_trial",
     "judge_trials",
     "list_baselines",
+    "load_ipython_extension",
     "load_recording",
     "load_verdict",
     "make_model",

@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitnet_perfgate import _core
+
+if TYPE_CHECKING:
+    import pandas
 
 RECORDING_SUFFIX = ".recording.json"
 VERDICT_SUFFIX = ".verdict.json"
@@ -38,6 +41,38 @@ class Document:
     def to_json(self, indent: int | None = None) -> str:
         """The document as JSON text, non-ASCII characters escaped."""
         return json.dumps(self.data, indent=indent, allow_nan=False)
+
+
+class Comparison(Document):
+    """One subject against one other side on one workload; fields as in the verdict's schema."""
+
+    @property
+    def verdict(self) -> str | None:
+        """``pass``, ``fail``, ``neutral``; ``None`` where no rule applies."""
+        answer: str | None = self.data["verdict"]
+        return answer
+
+    @property
+    def ratio(self) -> float | None:
+        """Time of the subject over time of the other side."""
+        ratio: float | None = self.data["ratio"]
+        return ratio
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Bounds of the ratio."""
+        bounds = self.data["interval"]
+        return (bounds[0], bounds[1]) if bounds else None
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.comparisons_html([self])
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.comparisons_markdown([self])
 
 
 @dataclass(frozen=True)
@@ -72,6 +107,25 @@ class Recording(Document):
         reason: str | None = self.data.get("incomplete")
         return reason
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each sample: whose, where in the order measured, its calls and its value.
+
+        Needs the extra ``pandas``: ``pip install bitnet-perfgate[pandas]``.
+        """
+        from bitnet_perfgate import frames
+
+        return frames.samples(self)
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.recording_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.recording_markdown(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the recording to ``path``, whole or not at all. Raises `FileError`."""
         check_writable(path)
@@ -99,6 +153,27 @@ class Verdict(Document):
         """``method: ...; result: ...; reason: ...``."""
         line: str = self.data["evidence"]
         return line
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """Every comparison, judged or shown only."""
+        return [Comparison(row) for row in self.data["comparisons"]]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each comparison. Needs the extra ``pandas``."""
+        from bitnet_perfgate import frames
+
+        return frames.comparisons(self)
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.verdict_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.verdict_markdown(self)
 
     @property
     def exit_code(self) -> int:
@@ -163,6 +238,16 @@ class Result:
             TableRow(**{**row, "interval": interval}) for row, interval in zip(rows, intervals, strict=True)
         ]
         return cls(recording, verdict, table)
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.result_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import reports
+
+        return reports.report(self)
 
     def save(self, path: str | os.PathLike[str], commands: Sequence[str] = ()) -> Result:
         """Writes the recording to ``path`` and the verdict to `verdict_path` beside it.

@@ -30,9 +30,9 @@ COLUMNS = ("component", "features", "baseline", "current", "delta", "status")
 HEADINGS = ("Component", "Feature Flags", "Baseline", "Current", "Delta", "Status")
 
 
-def style() -> str:
-    """The style sheet of the page: light and dark, wide and narrow."""
-    return resources.files("bitnet_perfgate").joinpath("page.css").read_text("utf-8")
+def style_sheet(name: str) -> str:
+    """A style sheet of this package: ``colours`` (light and dark) or ``page`` (wide and narrow)."""
+    return resources.files("bitnet_perfgate").joinpath(f"{name}.css").read_text("utf-8")
 
 
 def page(result: Result, baseline: StrPath | None = None) -> str:
@@ -55,7 +55,7 @@ def page(result: Result, baseline: StrPath | None = None) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{style()}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_text(title)}</title>\n<style>\n{style_sheet('colours')}{style_sheet('page')}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )

@@ -149,6 +149,7 @@ fn suite(
     let machine = &recording.fingerprint;
     let properties = [
         ("verdict", verdict.verdict.name().to_owned()),
+        ("evidence", verdict.evidence.clone()),
         ("tool", format!("bitnet_perfgate {} {}", recording.tool.version, recording.tool.git)),
         ("cpu", machine.cpu_model.clone()),
         ("platform", format!("{}-{}", machine.os, machine.arch)),
