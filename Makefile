@@ -72,8 +72,10 @@ bindings: $(VENV)/tools
 	BITNET_BINDINGS=bindgen $(CARGO) build --locked
 	cp "$$(ls -t target/debug/build/bitnet-perfgate-*/out/bindings.rs | head -1)" rust/backends/contract/bindings.rs
 
-# Long campaigns that CI leaves out: every shape, batch and format of the catalogue, agreement only.
-deep: $(VENV)/installed
+# Long campaigns that CI leaves out: every shape, batch and format of the catalogue, agreement only; the HTML page in
+# a browser (needs chromium).
+deep: $(VENV)/installed $(VENV)/tools
+	$(BIN)/python -m pytest -m deep
 	$(BIN)/python -m bitnet_perfgate crossval --full
 	BITNET_FUZZ_ROUNDS=200000 $(CARGO) test --locked --release --test hostile_gguf
 

@@ -10,9 +10,10 @@ Rust plans, measures and judges; this package shows, saves and exits.
 """
 
 from bitnet_perfgate._core import FileError, InputError, __version__
-from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
+from bitnet_perfgate.documents import Comparison, Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.imports import compare_imported, import_results
 from bitnet_perfgate.machine import doctor, workloads
+from bitnet_perfgate.magics import load_ipython_extension
 from bitnet_perfgate.models import generate, identify, make_model, model_info, trace
 from bitnet_perfgate.regression import (
     accept_baseline,
@@ -22,16 +23,20 @@ from bitnet_perfgate.regression import (
     gate,
     list_baselines,
 )
+from bitnet_perfgate.reports import Report, load_verdict, report
 from bitnet_perfgate.revisions import compare_revision
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
 from bitnet_perfgate.selftest import selftest
+from bitnet_perfgate.side_by_side import compare_callables
 from bitnet_perfgate.trials import TrialVerdict, judge_trial, judge_trials
 
 __all__ = [
+    "Comparison",
     "Document",
     "FileError",
     "InputError",
     "Recording",
+    "Report",
     "Result",
     "TableRow",
     "TrialVerdict",
@@ -40,6 +45,7 @@ __all__ = [
     "accept_baseline",
     "compare",
     "compare_imported",
+    "compare_callables",
     "compare_libraries",
     "compare_revision",
     "crossval",
@@ -52,10 +58,13 @@ __all__ = [
     "judge_trial",
     "judge_trials",
     "list_baselines",
+    "load_ipython_extension",
     "load_recording",
+    "load_verdict",
     "make_model",
     "model_info",
     "plan",
+    "report",
     "run",
     "selftest",
     "trace",

@@ -15,7 +15,14 @@ import typer
 from typer.core import TyperGroup
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import display, import_command, model_commands, options, regression_commands
+from bitnet_perfgate import (
+    display,
+    import_command,
+    model_commands,
+    options,
+    regression_commands,
+    report_commands,
+)
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED
 from bitnet_perfgate.job import Job, complain, discard, present, write
 from bitnet_perfgate.runs import DEFAULT_SEED
@@ -54,6 +61,7 @@ app.add_typer(model_app, name="model")
 regression_commands.register(app, SETTINGS)
 model_commands.register(app, model_app)
 import_command.register(app)
+report_commands.register(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -80,7 +88,7 @@ def run(
     skip_cpp: options.SkipCpp = False,
     thresholds: regression_commands.Thresholds = None,
     strict: regression_commands.Strict = False,
-    format: options.Format = "human",
+    format: options.ReportFormat = "human",
     output: options.Output = None,
     neutral_exit: options.NeutralExit = 3,
     dry_run: options.DryRun = False,
@@ -111,7 +119,7 @@ def crossval(
     plugin: options.Plugin = None,
     seed: options.Seed = DEFAULT_SEED,
     skip_cpp: options.SkipCpp = False,
-    format: options.Format = "human",
+    format: options.ReportFormat = "human",
     output: options.Output = None,
     neutral_exit: options.NeutralExit = 3,
     dry_run: options.DryRun = False,

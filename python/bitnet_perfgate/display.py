@@ -22,10 +22,11 @@ SHOWN_FAILURES = 8
 STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "bold red"}
 AGREEMENT_WORDS = {"within bounds": "bounds", "not compared": "-"}
 UNIT_MEANINGS = {
+    "tok/s": "tokens/s",
     "GB/s": "GB/s of packed weight bytes",
     "GOP/s": "GOP/s (2 per weight and row)",
     "Gelem/s": "Gelem/s",
-    "ns": "ns per call",
+    **{unit: f"{unit} per call" for unit in ("ns", "us", "ms", "s")},
 }
 SPEED_MEANING = (
     "Rates are those of the typical call: the median over blocks of each block's fastest call. The paired "

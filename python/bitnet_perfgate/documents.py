@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitnet_perfgate import _core
+
+if TYPE_CHECKING:
+    import pandas
 
 RECORDING_SUFFIX = ".recording.json"
 VERDICT_SUFFIX = ".verdict.json"
@@ -38,6 +41,38 @@ class Document:
     def to_json(self, indent: int | None = None) -> str:
         """The document as JSON text, non-ASCII characters escaped."""
         return json.dumps(self.data, indent=indent, allow_nan=False)
+
+
+class Comparison(Document):
+    """One subject against one other side on one workload; fields as in the verdict's schema."""
+
+    @property
+    def verdict(self) -> str | None:
+        """``pass``, ``fail``, ``neutral``; ``None`` where no rule applies."""
+        answer: str | None = self.data["verdict"]
+        return answer
+
+    @property
+    def ratio(self) -> float | None:
+        """Time of the subject over time of the other side."""
+        ratio: float | None = self.data["ratio"]
+        return ratio
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Bounds of the ratio."""
+        bounds = self.data["interval"]
+        return (bounds[0], bounds[1]) if bounds else None
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.comparisons_html([self])
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.comparisons_markdown([self])
 
 
 @dataclass(frozen=True)
@@ -72,6 +107,25 @@ class Recording(Document):
         reason: str | None = self.data.get("incomplete")
         return reason
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each sample: whose, where in the order measured, its calls and its value.
+
+        Needs the extra ``pandas``: ``pip install bitnet-perfgate[pandas]``.
+        """
+        from bitnet_perfgate import frames
+
+        return frames.samples(self)
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.recording_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.recording_markdown(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the recording to ``path``, whole or not at all. Raises `FileError`."""
         check_writable(path)
@@ -101,35 +155,34 @@ class Verdict(Document):
         return line
 
     @property
+    def comparisons(self) -> list[Comparison]:
+        """Every comparison, judged or shown only."""
+        return [Comparison(row) for row in self.data["comparisons"]]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each comparison. Needs the extra ``pandas``."""
+        from bitnet_perfgate import frames
+
+        return frames.comparisons(self)
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.verdict_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.verdict_markdown(self)
+
+    @property
     def exit_code(self) -> int:
         """0 for pass, 1 for fail, 3 for neutral."""
         return EXIT_CODES[self.verdict]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the verdict to ``path``, whole or not at all. Raises `FileError`."""
-        check_writable(path)
-        target = Path(path)
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w",
-                encoding="ascii",
-                dir=target.parent,
-                prefix=f".{target.name}.",
-                suffix=".tmp",
-                delete=False,
-            ) as file:
-                try:
-                    # Temporary files are private; documents are as readable as any other new file.
-                    os.fchmod(file.fileno(), 0o666 & ~_umask())
-                    file.write(self.to_json(indent=1) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                    Path(file.name).replace(target)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
-        except OSError as error:
-            raise _core.FileError(f"{target}: cannot write it: {error.strerror or error}") from error
+        write_whole(path, self.to_json(indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -147,11 +200,11 @@ class TableRow:
     agreement: str
     """``exact``, ``within bounds``, ``DIFFERS``, ``oracle`` or ``not compared``."""
     subject_value: float | None
-    """Rate of the subject in ``unit`` (for ``ns``: its time)."""
+    """Rate of the subject in ``unit`` (for a time: the time)."""
     other_value: float | None
     """The same of the other side."""
     unit: str
-    """``GB/s``, ``GOP/s``, ``Gelem/s`` or ``ns``."""
+    """``tok/s``, ``GB/s``, ``GOP/s``, ``Gelem/s``, or a time: ``ns``, ``us``, ``ms``, ``s``."""
     subject_ns: float | None
     """Typical call of the subject."""
     other_ns: float | None
@@ -186,6 +239,16 @@ class Result:
         ]
         return cls(recording, verdict, table)
 
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.result_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import reports
+
+        return reports.report(self)
+
     def save(self, path: str | os.PathLike[str], commands: Sequence[str] = ()) -> Result:
         """Writes the recording to ``path`` and the verdict to `verdict_path` beside it.
 
@@ -207,6 +270,34 @@ def verdict_path(recording_path: str | os.PathLike[str]) -> Path:
     path = Path(recording_path)
     stem = path.name.removesuffix(RECORDING_SUFFIX).removesuffix(".json")
     return path.with_name(stem + VERDICT_SUFFIX)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text to ``path``, whole or not at all. Raises `FileError`."""
+    check_writable(path)
+    target = Path(path)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            encoding="utf-8",
+            newline="\n",
+            dir=target.parent,
+            prefix=f".{target.name}.",
+            suffix=".tmp",
+            delete=False,
+        ) as file:
+            try:
+                # Temporary files are private; documents are as readable as any other new file.
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).replace(target)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise _core.FileError(f"{target}: cannot write it: {error.strerror or error}") from error
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 import bitnet_perfgate as perfgate
 from bitnet_perfgate import display, imports, options
 from bitnet_perfgate.documents import check_writable
-from bitnet_perfgate.job import check_spares, rendered, write
+from bitnet_perfgate.job import refuse_to_replace, rendered, write
 
 Map = Annotated[
     list[str] | None,
@@ -51,7 +51,7 @@ def import_(
     """
     target = output or imports.default_target(files[0])
     check_writable(target)
-    check_spares(target, files)
+    refuse_to_replace(target, files)
     recording = imports.import_results(files, tool=tool, saved=saved)
     recording.save(target)
     if format == "json":

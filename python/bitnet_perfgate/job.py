@@ -13,7 +13,7 @@ from typing import IO, TypeVar
 from rich.console import Console
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import display, environment
+from bitnet_perfgate import display, environment, reports
 from bitnet_perfgate.documents import RECORDING_SUFFIX, check_writable, verdict_path
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
 from bitnet_perfgate.progress import ProgressDisplay
@@ -35,7 +35,7 @@ class Job:
         self.target = output or _default_output()
         for document in (self.target, verdict_path(self.target)):
             check_writable(document)
-            check_spares(document, inputs)
+            refuse_to_replace(document, inputs)
         if os.environ.get(environment.CPP_DIR) and verbosity >= 0:
             complain(f"note: {environment.CPP_DIR} is {environment.MEANINGS[environment.CPP_DIR]}")
 
@@ -56,10 +56,7 @@ class Job:
         except gate.FileError as error:
             # What was measured is still shown.
             unsaved = error
-        if self.format == "json":
-            write(result.verdict.to_json() + "\n")
-        else:
-            write(rendered(lambda console: display.show_result(console, result, saved, self.verbosity)))
+        write(shown(result, self.format, saved, self.verbosity))
         if unsaved:
             raise unsaved
         if result.recording.incomplete == "interrupted":
@@ -68,7 +65,14 @@ class Job:
         return self.neutral_exit if result.verdict.verdict == "neutral" else result.verdict.exit_code
 
 
-def check_spares(document: Path, inputs: Sequence[Path]) -> None:
+def shown(result: gate.Result, format: str, saved: Sequence[str], verbosity: int) -> str:
+    """A result as stdout gets it."""
+    if format == "human":
+        return rendered(lambda console: display.show_result(console, result, saved, verbosity))
+    return reports.report(result, format=format)
+
+
+def refuse_to_replace(document: Path, inputs: Sequence[Path]) -> None:
     """Raises `FileError` if ``document`` is one of the ``inputs``, under whatever name."""
     for path in inputs:
         if document.exists() and path.exists() and document.samefile(path):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import bitnet_perfgate as gate
-from bitnet_perfgate import environment
+from bitnet_perfgate import environment, reports
 
 Model = Annotated[
     Path | None,
@@ -46,6 +46,10 @@ Seed = Annotated[
 SkipCpp = Annotated[bool, typer.Option("--skip-cpp", help="Leave the C++ reference out; then never a pass.")]
 Format = Annotated[
     Literal["human", "json"], typer.Option("--format", help="What stdout gets: text, or one JSON document.")
+]
+ReportFormat = Annotated[
+    reports.ReportFormat,
+    typer.Option("--format", help="What stdout gets: text, or the report in another form."),
 ]
 Output = Annotated[
     Path | None,

@@ -23,7 +23,7 @@ from bitnet_perfgate import (
 )
 from bitnet_perfgate.documents import RECORDING_SUFFIX
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
-from bitnet_perfgate.job import Job, complain, present, rendered, write
+from bitnet_perfgate.job import Job, complain, present, rendered, shown, write
 from bitnet_perfgate.progress import ProgressDisplay
 from bitnet_perfgate.runs import DEFAULT_SEED
 
@@ -73,7 +73,7 @@ def gate(
     skip_cpp: options.SkipCpp = False,
     thresholds: Thresholds = None,
     strict: Strict = False,
-    format: options.Format = "human",
+    format: options.ReportFormat = "human",
     output: options.Output = None,
     neutral_exit: options.NeutralExit = 3,
     quiet: options.Quiet = False,
@@ -170,7 +170,7 @@ def compare(
     seed: options.Seed = DEFAULT_SEED,
     thresholds: Thresholds = None,
     strict: Strict = False,
-    format: options.Format = "human",
+    format: options.ReportFormat = "human",
     output: options.Output = None,
     neutral_exit: options.NeutralExit = 3,
     quiet: options.Quiet = False,
@@ -196,6 +196,8 @@ def compare(
         raise perfgate.InputError(
             f"compare: {found} given, expected one of: recordings, --library, --rev, --trial, --trials"
         )
+    if (trial or many) and format not in ("human", "json"):
+        raise perfgate.InputError(f"--format {format}: samples measured elsewhere have human and json only")
     if trial:
         answer = trials.judge_trial(trial, calibration, margin=_share(margin), strict=strict)
         write(_trial_text(answer, format) + "\n")
@@ -229,10 +231,7 @@ def _recordings(
     if len(recordings) < 2:
         raise perfgate.InputError("compare: one recording given, expected EARLIER... LATER")
     result = regression.compare(list(recordings[:-1]), recordings[-1], **judged)
-    if format == "json":
-        write(result.verdict.to_json() + "\n")
-    else:
-        write(rendered(lambda console: display.show_result(console, result, [], verbosity)))
+    write(shown(result, format, [], verbosity))
     return _exit_code([result.verdict.verdict], neutral_exit)
 
 

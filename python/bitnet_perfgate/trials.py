@@ -30,6 +30,16 @@ class TrialVerdict(Document):
         answer: str = self.data["verdict"]
         return answer
 
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.trial_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.trial_markdown(self)
+
 
 def judge_trial(
     trial: StrPath | Mapping[str, Any],

@@ -40,11 +40,12 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let validation = validate::conditions(recording, baseline, policy);
     let answers = answers(case, &comparisons, &agreement, validate::completeness(&validation));
     let verdict = overall(&answers);
+    let parity = crossval_parity(recording, &comparisons);
     Verdict {
         schema: SCHEMA.into(),
         verdict,
         summary: summary(verdict, &answers, case),
-        evidence: evidence(case, verdict, &answers, &agreement, &comparisons),
+        evidence: evidence(case, verdict, &answers, &agreement, &comparisons, parity),
         required: required_backends(recording, policy)
             .iter()
             .chain(&policy.required.categories)
@@ -55,13 +56,18 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         comparisons,
         rules: answers,
         agreement,
+        crossval_parity_percent: parity,
         accuracy: recording.accuracy.clone(),
         validation,
         suggestions: suggestions(recording),
         commands: Vec::new(),
         recording: None,
         baseline: baseline.name(),
-        policy: PolicySource { source: case.policy_source.into(), hash: policy.hash() },
+        policy: PolicySource {
+            source: case.policy_source.into(),
+            hash: policy.hash(),
+            severity: Some(policy.severity),
+        },
     }
 }
 
@@ -176,6 +182,7 @@ fn evidence(
     rules: &[RuleAnswer],
     agreement: &AgreementSummary,
     comparisons: &[Comparison],
+    parity: Option<f64>,
 ) -> String {
     let recording = case.recording;
     let against = case.baseline.name().map(|name| format!(", against {name}")).unwrap_or_default();
@@ -187,6 +194,7 @@ fn evidence(
         (Against::Revision, "the other build"),
     ];
     result.extend(kinds.into_iter().filter_map(|(against, name)| speeds(comparisons, against, name)));
+    result.extend(parity.map(|percent| format!("crossval parity {percent:.1} %")));
     let accuracy = rules
         .iter()
         .find(|rule| rule.name == "accuracy")
@@ -197,6 +205,20 @@ fn evidence(
         deciding.map_or("every rule holds".to_owned(), |rule| format!("{}: {}", rule.name, rule.reason));
     let part = |text: &str| text.replace(';', ",");
     format!("method: {}; result: {}; reason: {}", part(&method), part(&result.join(", ")), part(&reason))
+}
+
+/// 100 times the geometric mean of reference time over subject time, over the required inference workloads.
+fn crossval_parity(recording: &Recording, comparisons: &[Comparison]) -> Option<f64> {
+    let inference = |id: &str| {
+        recording.plan.workloads.iter().any(|planned| planned.id == id && planned.category == "inference")
+    };
+    let logs: Vec<f64> = comparisons
+        .iter()
+        .filter(|c| c.required && c.against == Against::Reference && c.meter == Meter::WallNs)
+        .filter(|c| inference(&c.workload))
+        .filter_map(|c| c.ratio.map(f64::ln))
+        .collect();
+    (!logs.is_empty()).then(|| 100.0 * (-logs.iter().sum::<f64>() / logs.len() as f64).exp())
 }
 
 /// Geometric mean and worst of the judged time ratios of one kind.

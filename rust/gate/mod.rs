@@ -11,6 +11,7 @@
 //! | `validate` | is the evidence whole |
 //! | `rules` | does each rule hold |
 //! | `judge`, `verdict`, `route` | the document, and who should look next |
+//! | `reading` | a verdict from a file, and the blocks behind one of its comparisons |
 //! | `trial` | two arrays of times measured elsewhere |
 //! | `imported` | two recordings of other tools |
 //!
@@ -23,6 +24,7 @@ mod history;
 mod imported;
 mod judge;
 pub mod policy;
+pub mod reading;
 mod roles;
 mod route;
 mod rules;

@@ -1,5 +1,6 @@
 //! The verdict document, schema `bitnet-perfgate/verdict/1`.
 
+use super::policy::Edges;
 use crate::record::{Accuracy, AgreementRow, Meter, Skipped};
 use serde::{Deserialize, Serialize};
 
@@ -209,12 +210,15 @@ pub struct Route {
 }
 
 /// Where the policy came from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySource {
     /// A file, or `defaults`.
     pub source: String,
     /// SHA-256 of its canonical JSON, 16 hex digits.
     pub hash: String,
+    /// Its edges of severity, so that a reader can draw them; absent in documents of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Edges>,
 }
 
 /// Everything that was concluded from one recording.
@@ -238,6 +242,10 @@ pub struct Verdict {
     pub rules: Vec<RuleAnswer>,
     /// Agreements.
     pub agreement: AgreementSummary,
+    /// 100 times the geometric mean of reference time over subject time, over the required inference workloads: a
+    /// figure of speed. `None` where none was timed against the reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crossval_parity_percent: Option<f64>,
     /// Accuracy rows of the recording.
     pub accuracy: Vec<Accuracy>,
     /// Conditions on the evidence.

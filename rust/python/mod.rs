@@ -7,8 +7,9 @@
 mod baselines;
 mod builds;
 mod documents;
-mod models;
 mod imports;
+mod models;
+mod reports;
 mod runs;
 mod trials;
 
@@ -232,6 +233,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     builds::register(module)?;
     models::register(module)?;
     imports::register(module)?;
+    reports::register(module)?;
     runs::register(module)?;
     trials::register(module)?;
     module.add_function(wrap_pyfunction!(speed_table, module)?)?;

@@ -1,9 +1,8 @@
 //! The speed table: one row for each workload and subject, times turned into the rate people think in.
 //!
-//! Rates are work divided by the typical call (the median over blocks of the block's fastest call): GB/s of packed
-//! weight bytes where reading weights is the work, GOP/s (2 operations per weight and activation row) from 4
-//! rows on, G elements/s for quantising and dequantising, tokens/s for whole models, ns per call for the rest.
+//! Rates are work divided by the typical call: the median over blocks of the block's fastest call.
 
+use super::quantity::Quantity;
 use crate::gate::Verdict;
 use crate::gate::verdict::Comparison;
 use crate::record::{AgreementRow, Recording, Work};
@@ -26,7 +25,7 @@ pub struct Row {
     pub subject_value: Option<f64>,
     /// The same of the reference.
     pub other_value: Option<f64>,
-    /// `GB/s`, `GOP/s`, `Gelem/s`, `ns`.
+    /// As [`Quantity`] names it; empty where nothing was timed.
     pub unit: &'static str,
     /// Typical call of the subject, in ns.
     pub subject_ns: Option<f64>,
@@ -62,8 +61,8 @@ pub fn rows(recording: &Recording, verdict: &Verdict) -> Vec<Row> {
 }
 
 fn timed(comparison: &Comparison, agreement: Option<&AgreementRow>, work: &Work) -> Row {
-    let (unit, amount) = unit_of(&comparison.workload, work);
-    let value = |ns: Option<f64>| ns.map(|ns| amount.map_or(ns, |amount| amount / ns));
+    let quantity = Quantity::of(&comparison.workload, work, comparison.subject_ns);
+    let value = |ns: Option<f64>| ns.map(|ns| quantity.value(ns));
     Row {
         workload: comparison.workload.clone(),
         subject: comparison.subject.clone(),
@@ -79,7 +78,7 @@ fn timed(comparison: &Comparison, agreement: Option<&AgreementRow>, work: &Work)
         },
         subject_value: value(comparison.subject_ns),
         other_value: value(comparison.other_ns),
-        unit,
+        unit: quantity.unit,
         subject_ns: comparison.subject_ns,
         other_ns: comparison.other_ns,
         n_blocks: comparison.n_blocks,
@@ -111,37 +110,5 @@ fn disagreeing(row: &AgreementRow) -> Row {
         interval: None,
         verdict: "fail",
         reason: format!("{cause}: {} of {} values differ{place}", row.mismatches, row.compared),
-    }
-}
-
-/// The unit of a workload, and the amount of work whose quotient by nanoseconds is in it; `None`: the time itself.
-fn unit_of(workload: &str, work: &Work) -> (&'static str, Option<f64>) {
-    let id =
-        workload.split_once('/').filter(|(head, _)| head.starts_with("file:")).map_or(workload, |(_, id)| id);
-    let kind = id.split('/').next().unwrap_or_default();
-    match kind {
-        "quantize" | "dequantize" | "activation" => ("Gelem/s", Some(work.weights as f64)),
-        "matmul" | "linear" if work.ops >= 8 * work.weights => ("GOP/s", Some(work.ops as f64)),
-        "matmul" | "linear" => ("GB/s", Some(work.bytes as f64)),
-        "prefill" | "decode" => ("tokens/s", Some(work.tokens as f64 * 1e9)),
-        _ => ("ns", None),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn units_follow_the_work() {
-        let work = |weights, ops| Work { weights, bytes: weights / 4, ops, ..Work::default() };
-        assert_eq!(unit_of("matmul/i2_s/2560x2560/b1/t1/hot", &work(100, 200)), ("GB/s", Some(25.0)));
-        assert_eq!(unit_of("matmul/i2_s/2560x2560/b4/t1/hot", &work(100, 800)), ("GOP/s", Some(800.0)));
-        assert_eq!(
-            unit_of("file:0123abcd/linear/i2_s/256x256/b1/t1/hot+tensor=x", &work(100, 200)).0,
-            "GB/s"
-        );
-        assert_eq!(unit_of("activation/int8/2560x1", &work(100, 0)), ("Gelem/s", Some(100.0)));
-        assert_eq!(unit_of("overhead/call", &work(128, 256)), ("ns", None));
     }
 }

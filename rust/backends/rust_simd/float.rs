@@ -255,4 +255,3 @@ impl<T: FloatKernels> FloatMatmul for InBlocks<'_, T> {
         Ok(())
     }
 }
-

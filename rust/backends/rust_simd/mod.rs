@@ -223,7 +223,6 @@ impl<T: Isa> Backend for RustSimd<T> {
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
         float::prepare(T::NAME, self.token()?.avx2(), matrix, (arithmetic, n_max, threads))
     }
-
 }
 
 #[cfg(test)]

@@ -1,0 +1,183 @@
+"""What notebooks show of the documents: cards, tables with units, a small plot where matplotlib is here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from bitnet_perfgate import html, plots
+from bitnet_perfgate.display import printable
+from bitnet_perfgate.documents import Document, Recording, Result, Verdict
+from bitnet_perfgate.reports import sections
+
+MOST_ROWS = 60
+HEADINGS = ("workload", "subject", "against", "time ratio", "interval", "verdict", "reason")
+
+
+def result_html(result: Result) -> str:
+    """Decision and evidence, the matrix with units, and the intervals as a plot."""
+    report = sections(result)
+    return _framed(
+        html.card(report), html.matrix(report), html.drawn(lambda: plots.forest(result), "Intervals")
+    )
+
+
+def verdict_html(verdict: Verdict) -> str:
+    """Decision, evidence, route, and the judged comparisons."""
+    route = verdict["route"]
+    judged = [row for row in verdict.comparisons if row.verdict]
+    return _framed(
+        _card(verdict.verdict, f"<b>Evidence</b> <code>{_text(verdict.evidence)}</code>"),
+        _table(HEADINGS, [_cells(row.data) for row in judged]),
+        f"<p><b>Next</b>: {_text(route['next'])}: {_text(route['reason'])}</p>",
+    )
+
+
+def verdict_markdown(verdict: Verdict) -> str:
+    """The same as Markdown."""
+    judged = [row for row in verdict.comparisons if row.verdict]
+    line = f"**{verdict.verdict.upper()}** {_code(verdict.evidence)}"
+    return f"{line}\n\n{comparisons_markdown(judged)}"
+
+
+def comparisons_html(comparisons: Sequence[Document]) -> str:
+    """Comparisons as a table."""
+    return _framed(_table(HEADINGS, [_cells(row.data) for row in comparisons]))
+
+
+def comparisons_markdown(comparisons: Sequence[Document]) -> str:
+    """Comparisons as a table."""
+    return _markdown_table(HEADINGS, [_cells(row.data) for row in comparisons])
+
+
+def recording_html(recording: Recording) -> str:
+    """Machine, plan and how much was measured."""
+    facts = "".join(f"<li><b>{name}</b>: {_text(text)}</li>" for name, text in _facts(recording))
+    return _framed(f"<ul>{facts}</ul>", _table(SERIES, _series(recording)))
+
+
+def recording_markdown(recording: Recording) -> str:
+    """The same as Markdown."""
+    facts = "\n".join(f"- **{name}**: {_code(text)}" for name, text in _facts(recording))
+    return f"{facts}\n\n{_markdown_table(SERIES, _series(recording))}"
+
+
+def trial_html(answer: Document) -> str:
+    """The answer on two sides timed by the caller."""
+    return _framed(_card(answer["verdict"], f"<div>{_text(_trial(answer.data))}</div>"))
+
+
+def trial_markdown(answer: Document) -> str:
+    """The same as Markdown."""
+    return f"**{answer['verdict'].upper()}** {_code(_trial(answer.data))}"
+
+
+SERIES = ("workload", "backend", "meter", "launches", "samples")
+
+
+def _series(recording: Recording) -> list[list[str]]:
+    return [
+        [
+            row["workload"],
+            row["backend"],
+            row["meter"],
+            str(len(set(row["launch"]))),
+            str(len(row["value_ns"])),
+        ]
+        for row in recording["series"]
+    ]
+
+
+def _facts(recording: Recording) -> list[tuple[str, str]]:
+    plan, machine, tool = recording["plan"], recording["fingerprint"], recording["tool"]
+    facts = [
+        ("Recording", f"bitnet_perfgate {tool['version']}, {recording['created']}"),
+        ("Machine", f"{machine['cpu_model'] or 'unknown CPU'}, {machine['cores']} CPUs"),
+        ("Plan", f"{plan['profile']} profile, {len(plan['workloads'])} workloads, seed {plan['seed']}"),
+        ("Backends", ", ".join(recording.backends)),
+        (
+            "Agreements",
+            f"{sum(row['exact'] for row in recording.agreements)}/{len(recording.agreements)} exact",
+        ),
+    ]
+    if recording.incomplete:
+        facts.append(("Incomplete", recording.incomplete))
+    return facts
+
+
+def _trial(answer: Mapping[str, Any]) -> str:
+    ratio = "" if answer["ratio"] is None else f"time ratio {_ratio(answer)} by {answer['meter']} time; "
+    return f"{ratio}{answer['reason']}"
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    bounds = row["interval"]
+    return f"{row['ratio']:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})" if bounds else f"{row['ratio']:.3f}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    bounds = row["interval"]
+    return [
+        row["workload"],
+        row["subject"],
+        f"{row['against']} {row['other']}",
+        "not measured" if row["ratio"] is None else f"{row['ratio']:.3f}",
+        f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "not measured",
+        row["verdict"] or "not judged",
+        row["reason"],
+    ]
+
+
+def _card(verdict: str, content: str) -> str:
+    word = verdict.upper()
+    return f'<div class="card {verdict}"><strong>{html.MARKS[word]} {word}</strong><div>{content}</div></div>'
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "<p>nothing was measured</p>"
+    head = "".join(f"<th>{heading}</th>" for heading in headings)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows[:MOST_ROWS]
+    )
+    more = f"<p>and {len(rows) - MOST_ROWS} more</p>" if len(rows) > MOST_ROWS else ""
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "nothing was measured"
+    lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    lines += [f"| {' | '.join(map(_code, row))} |" for row in rows[:MOST_ROWS]]
+    more = f"\n\nand {len(rows) - MOST_ROWS} more" if len(rows) > MOST_ROWS else ""
+    return "\n".join(lines) + more
+
+
+def _code(text: str) -> str:
+    """A code span: nothing in it is markup, and it ends no table cell."""
+    safe = printable(text).replace("`", "'").replace("|", "\\|")
+    return f"`{safe}`"
+
+
+def _framed(*parts: str) -> str:
+    """The parts in a box of their own, so that neither the notebook's style nor ours reaches the other."""
+    colours = html.style_sheet("colours").replace(":root", ".perfgate")
+    return f'<div class="perfgate"><style>{colours}{STYLE}</style>{"".join(parts)}</div>'
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
+
+
+STYLE = """\
+.perfgate { background: var(--surface); color: var(--ink); padding: 8px; }
+.perfgate .card { border-left: 6px solid var(--muted); background: var(--panel); padding: 8px 12px; }
+.perfgate .card strong { font-size: 1.15em; }
+.perfgate .card.pass { border-color: var(--pass); } .perfgate .card.fail { border-color: var(--fail); }
+.perfgate .card.neutral { border-color: var(--neutral); }
+.perfgate .wide { overflow-x: auto; margin: 8px 0; }
+.perfgate table { color: var(--ink); font-size: 13px; } .perfgate td, .perfgate th { text-align: left; }
+.perfgate td small { display: block; color: var(--muted); }
+.perfgate svg { max-width: 720px; height: auto; }
+"""
