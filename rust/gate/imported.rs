@@ -512,7 +512,8 @@ fn document(
         commands: Vec::new(),
         recording: None,
         baseline: Some(then.origin.files.join(" ")),
-        policy: PolicySource { source: case.policy_source.into(), hash: case.policy.hash() },
+        policy: PolicySource::of(case.policy, case.policy_source),
+        crossval_parity_percent: None,
     }
 }
 

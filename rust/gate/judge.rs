@@ -63,11 +63,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         commands: Vec::new(),
         recording: None,
         baseline: baseline.name(),
-        policy: PolicySource {
-            source: case.policy_source.into(),
-            hash: policy.hash(),
-            severity: Some(policy.severity),
-        },
+        policy: PolicySource::of(policy, case.policy_source),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The verdict document, schema `bitnet-perfgate/verdict/1`.
 
-use super::policy::Edges;
+use super::policy::{Edges, Policy};
 use crate::record::{Accuracy, AgreementRow, Meter, Skipped};
 use serde::{Deserialize, Serialize};
 
@@ -219,6 +219,13 @@ pub struct PolicySource {
     /// Its edges of severity, so that a reader can draw them; absent in documents of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub severity: Option<Edges>,
+}
+
+impl PolicySource {
+    /// That of `policy`, which came from `source`.
+    pub fn of(policy: &Policy, source: &str) -> Self {
+        Self { source: source.into(), hash: policy.hash(), severity: Some(policy.severity) }
+    }
 }
 
 /// Everything that was concluded from one recording.
