@@ -15,7 +15,6 @@ from bitnet_perfgate import (
     display,
     environment,
     import_command,
-    imports,
     options,
     regression,
     revisions,
@@ -196,6 +195,8 @@ def compare(
         raise perfgate.InputError(
             f"compare: {found} given, expected one of: recordings, --library, --rev, --trial, --trials"
         )
+    if (pair or same_machine) and not recordings:
+        raise perfgate.InputError("--map and --same-machine: expected imported recordings")
     if trial:
         answer = trials.judge_trial(trial, calibration, margin=_share(margin), strict=strict)
         write(_trial_text(answer, format) + "\n")
@@ -207,14 +208,8 @@ def compare(
             write(_trial_text(answer, format) + "\n")
         return _exit_code(verdicts, neutral_exit)
     judged: dict[str, Any] = {"thresholds": policy_file(thresholds), "strict": strict}
-    if recordings and any(imports.is_imported(path) for path in recordings):
-        answered = import_command.compare_imported(
-            recordings, pair, same_machine, judged, format, verbose - 2 * quiet
-        )
-        return _exit_code([answered], neutral_exit)
-    if pair or same_machine:
-        raise perfgate.InputError("--map and --same-machine: expected imported recordings")
     if recordings:
+        judged.update(names=import_command.names_of(pair), same_machine=same_machine)
         return _recordings(recordings, judged, format, neutral_exit, verbose - 2 * quiet)
     chosen = {"categories": category or (), "workloads": workload or ()}
     timing = {"profile": profile, "iterations": iterations, "warmup": warmup, "seed": seed}
@@ -231,6 +226,8 @@ def _recordings(
     result = regression.compare(list(recordings[:-1]), recordings[-1], **judged)
     if format == "json":
         write(result.verdict.to_json() + "\n")
+    elif "origin" in result.recording.data:
+        write(rendered(lambda console: display.show_imported(console, result, verbosity)))
     else:
         write(rendered(lambda console: display.show_result(console, result, [], verbosity)))
     return _exit_code([result.verdict.verdict], neutral_exit)
