@@ -130,6 +130,21 @@ fn another_machine_is_named_and_never_compared() {
 }
 
 #[test]
+fn a_host_name_is_a_machine_unless_the_caller_vouches() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/import/google-benchmark-2.json");
+    let mut document: Value =
+        serde_json::from_str(&std::fs::read_to_string(path).expect("there")).expect("JSON");
+    document["context"]["host_name"] = json!("elsewhere");
+    let (then, now) = (golden("google-benchmark.json", "new"), of(&document));
+    assert_neutral(
+        &with(&then, &now, &[], false, false),
+        "context.host_name was \"host\" and is \"elsewhere\"",
+    );
+    let vouched = judged(&then, &now);
+    assert!(vouched.comparisons.iter().any(|comparison| comparison.ratio.is_some()));
+}
+
+#[test]
 fn the_same_run_twice_is_no_comparison() {
     let base = golden("criterion-one-run", "base");
     let new = golden("criterion-one-run", "new");

@@ -1,12 +1,11 @@
-"""The command `import`, and what `compare` shows of imported recordings."""
+"""The command `import`, and the options of `compare` for what it reads."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import bitnet_perfgate as perfgate
 from bitnet_perfgate import display, imports, options
@@ -75,29 +74,6 @@ def names_of(pairs: list[str] | None) -> dict[str, str]:
         middle = len(parts) // 2
         names["=".join(parts[:middle])] = "=".join(parts[middle:])
     return names
-
-
-def compare_imported(
-    recordings: list[Path],
-    pairs: list[str] | None,
-    same_machine: bool,
-    judged: dict[str, Any],
-    format: str,
-    verbosity: int,
-) -> str:
-    """Judges and shows; returns the verdict."""
-    if len(recordings) != 2:
-        raise perfgate.InputError(
-            f"compare: {len(recordings)} imported recordings given, expected EARLIER LATER; "
-            "`import` takes several files of one side"
-        )
-    result = imports.compare_imported(*recordings, names=names_of(pairs), same_machine=same_machine, **judged)
-
-    def show(console: Console) -> None:
-        display.show_imported(console, result, verbosity)
-
-    write(result.verdict.to_json() + "\n" if format == "json" else rendered(show))
-    return result.verdict.verdict
 
 
 def register(app: typer.Typer) -> None:

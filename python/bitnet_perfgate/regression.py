@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bitnet_perfgate import _core
 from bitnet_perfgate.documents import Document, Recording, Result, Verdict
+from bitnet_perfgate.imports import compare_imported, is_imported
 from bitnet_perfgate.runs import DEFAULT_SEED, Progress, StrPath, judgement, measure, plan
 
 BASELINES_FOLDER = Path("benchmark-results/baselines")
@@ -77,17 +78,36 @@ def compare(
     *,
     thresholds: StrPath | None = None,
     strict: bool = False,
+    names: Mapping[str, str] | None = None,
+    same_machine: bool = False,
 ) -> Result:
     """Judges the recording ``later`` against one or several ``earlier`` ones, oldest first.
 
     What was not measured in the same blocks is compared through the ratio to the C++ reference; with fewer
-    than three earlier recordings the answer is neutral at best, and red only beyond 15 %.
+    than three earlier recordings the answer is neutral at best, and red only beyond 15 %. Two imported
+    recordings are judged by `compare_imported`, whose are ``names`` and ``same_machine``.
 
     Raises `FileError` and `InputError` as `load_recording`.
     """
     paths = [earlier] if isinstance(earlier, str | os.PathLike) else list(earlier)
     if not paths:
         raise _core.InputError("compare: no earlier recording is named")
+    if any(is_imported(path) for path in (*paths, later)):
+        if len(paths) != 1:
+            raise _core.InputError(
+                f"compare: {len(paths) + 1} recordings given, some imported; expected EARLIER LATER; "
+                "`import` takes several files of one side"
+            )
+        return compare_imported(
+            paths[0],
+            later,
+            names=names,
+            same_machine=same_machine,
+            thresholds=thresholds,
+            strict=strict,
+        )
+    if names or same_machine:
+        raise _core.InputError("compare: names and same_machine: expected imported recordings")
     named = ", ".join(Path(path).name for path in paths)
     retry = "python -m bitnet_perfgate compare --rev REF"
     against = judgement(

@@ -15,7 +15,6 @@ from bitnet_perfgate import (
     display,
     environment,
     import_command,
-    imports,
     options,
     regression,
     revisions,
@@ -198,6 +197,8 @@ def compare(
         )
     if (trial or many) and format not in ("human", "json"):
         raise perfgate.InputError(f"--format {format}: samples measured elsewhere have human and json only")
+    if (pair or same_machine) and not recordings:
+        raise perfgate.InputError("--map and --same-machine: expected imported recordings")
     if trial:
         answer = trials.judge_trial(trial, calibration, margin=_share(margin), strict=strict)
         write(_trial_text(answer, format) + "\n")
@@ -209,14 +210,8 @@ def compare(
             write(_trial_text(answer, format) + "\n")
         return _exit_code(verdicts, neutral_exit)
     judged: dict[str, Any] = {"thresholds": policy_file(thresholds), "strict": strict}
-    if recordings and any(imports.is_imported(path) for path in recordings):
-        answered = import_command.compare_imported(
-            recordings, pair, same_machine, judged, format, verbose - 2 * quiet
-        )
-        return _exit_code([answered], neutral_exit)
-    if pair or same_machine:
-        raise perfgate.InputError("--map and --same-machine: expected imported recordings")
     if recordings:
+        judged.update(names=import_command.names_of(pair), same_machine=same_machine)
         return _recordings(recordings, judged, format, neutral_exit, verbose - 2 * quiet)
     chosen = {"categories": category or (), "workloads": workload or ()}
     timing = {"profile": profile, "iterations": iterations, "warmup": warmup, "seed": seed}
@@ -231,7 +226,10 @@ def _recordings(
     if len(recordings) < 2:
         raise perfgate.InputError("compare: one recording given, expected EARLIER... LATER")
     result = regression.compare(list(recordings[:-1]), recordings[-1], **judged)
-    write(shown(result, format, [], verbosity))
+    if format == "human" and "origin" in result.recording.data:
+        write(rendered(lambda console: display.show_imported(console, result, verbosity)))
+    else:
+        write(shown(result, format, [], verbosity))
     return _exit_code([result.verdict.verdict], neutral_exit)
 
 

@@ -72,8 +72,8 @@ def test_from_files_to_a_verdict(tmp_path: Path, cli: Cli) -> None:
     assert twice.returncode == 0
     assert "NEUTRAL" in twice.stdout
     assert "to the last digit" in " ".join(twice.stdout.split())
-    result = perfgate.compare_imported(tmp_path / then, tmp_path / slower)
-    assert result.verdict.data == verdict
+    for judge in (perfgate.compare, perfgate.compare_imported):
+        assert judge(tmp_path / then, tmp_path / slower).verdict.data == verdict
 
 
 def test_a_tree_of_criterion_is_compared_with_its_own_past(tmp_path: Path, cli: Cli) -> None:
@@ -121,7 +121,7 @@ def test_unusable_input_is_one_line(tmp_path: Path, cli: Cli) -> None:
     assert_refused(cli("import", "mine.json", "--output", "mine.json"), "it is the input")
     assert cli("import", file).returncode == 0
     assert_refused(cli("import", "hyperfine.recording.json", "--output", "y.json"), "of this tool already")
-    assert_refused(cli("compare", *["hyperfine.recording.json"] * 3), "3 imported recordings given")
+    assert_refused(cli("compare", *["hyperfine.recording.json"] * 3), "3 recordings given, some imported")
     native = REPOSITORY / "tests" / "golden" / "records" / "recording-v1.json"
     assert_refused(cli("compare", native, "hyperfine.recording.json"), "measured by this tool")
     assert_refused(cli("compare", native, native, "--same-machine"), "expected imported recordings")

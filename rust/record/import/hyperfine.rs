@@ -40,6 +40,10 @@ fn benchmark(result: &Node<'_>) -> Result<Benchmark, Shape> {
 fn exit_codes(result: &Node<'_>) -> Result<Option<String>, Shape> {
     let Some(codes) = result.find("exit_codes") else { return Ok(None) };
     let codes = codes.list()?;
+    let strange = codes.iter().find(|code| !(code.value.is_null() || code.value.is_i64()));
+    if let Some(code) = strange {
+        return code.expected("an exit code");
+    }
     let bad: Vec<_> = codes.iter().filter(|code| code.value.as_i64() != Some(0)).collect();
     Ok(bad.first().map(|first| {
         format!(

@@ -223,7 +223,7 @@ fn parse(bytes: &[u8]) -> Result<Content, String> {
             Ok(value @ Value::Object(_)) => values.push((number + 1, value)),
             // Not lines of JSON: then the whole was meant.
             _ if values.len() < 2 => return Err(format!("is no JSON: {whole}")),
-            Ok(other) => return Err(format!("line {}: is {other}, expected an object", number + 1)),
+            Ok(_) => return Err(format!("line {}: is no object, expected one on each line", number + 1)),
             Err(why) => return Err(format!("line {}: is no JSON: {why}", number + 1)),
         }
     }

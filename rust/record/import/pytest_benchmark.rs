@@ -8,8 +8,7 @@ use crate::measure::Fingerprint;
 const NS_PER_S: f64 = 1e9;
 
 /// Fields of `machine_info` that tell machines and interpreters apart.
-const MACHINE: [&str; 6] =
-    ["node", "machine", "system", "release", "python_implementation", "python_version"];
+const MACHINE: [&str; 5] = ["node", "machine", "system", "python_implementation", "python_version"];
 
 /// Fields of `machine_info.cpu` likewise. Clock rates flicker.
 const CPU: [&str; 6] = ["brand_raw", "vendor_id_raw", "family", "model", "stepping", "count"];
@@ -68,9 +67,15 @@ fn benchmark(row: &Node<'_>) -> Result<Benchmark, Shape> {
     };
     for (name, value) in row.fields()? {
         match name.as_str() {
-            "params" | "param" | "options" => drop(found.setting.insert(name.clone(), value.clone())),
+            "params" | "param" => drop(found.setting.insert(name.clone(), value.clone())),
             "stats" | "data" | "fullname" => {}
             _ => drop(found.notes.insert(name.clone(), value.clone())),
+        }
+    }
+    // How many rounds were asked for decides nothing; what a round is does.
+    for name in ["disable_gc", "timer"] {
+        if let Some(option) = row.find("options").and_then(|options| options.find(name)) {
+            found.setting.insert(format!("options.{name}"), option.value.clone());
         }
     }
     for (name, value) in stats.fields()?.iter().filter(|(name, _)| *name != "data") {

@@ -323,7 +323,7 @@ fn repetition_is_suspect() {
         origin.benchmarks.into_values().map(|known| known.suspect).collect::<Vec<_>>()
     };
     let honest: Vec<f64> = (0..12).map(|i| 1.0 + f64::from(i * i % 13) * 1e-3).collect();
-    assert_eq!(hyperfine(&[honest.clone()]), [None]);
+    assert_eq!(hyperfine(std::slice::from_ref(&honest)), [None]);
     assert!(hyperfine(&[vec![1.0; 6]])[0].as_deref().expect("constant").contains("all 6 samples are equal"));
     let pattern: Vec<f64> = (0..12).map(|i| 1.0 + f64::from(i % 3) * 1e-3).collect();
     assert!(hyperfine(&[pattern])[0].as_deref().expect("a pattern").contains("the same 3 samples repeat"));
@@ -367,6 +367,11 @@ fn other_shapes_are_one_clear_line() {
         ("{}", Some(Source::Hyperfine), "at .: has no field \"results\""),
         ("[]", Some(Source::Hyperfine), "at .: is [], expected an object"),
         ("{}", Some(Source::Criterion), "at .: is a file, expected the folder target/criterion"),
+        (
+            r#"{"results": [{"command": "a", "mean": 1, "exit_codes": [0, "x"]}]}"#,
+            None,
+            "at results[0].exit_codes[1]: is \"x\", expected an exit code",
+        ),
         (r#"{"results": [{"command": 7}]}"#, None, "at results[0]: has no field \"mean\""),
         (r#"{"results": [{"command": 7, "mean": 1}]}"#, None, "at results[0].command: is 7, expected a text"),
         (
