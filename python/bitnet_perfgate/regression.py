@@ -31,6 +31,7 @@ def gate(
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
+    counts: str = "wall",
     seed: int = DEFAULT_SEED,
     skip_cpp: bool = False,
     thresholds: StrPath | None = None,
@@ -52,7 +53,12 @@ def gate(
         "seed": seed,
         "skip_cpp": skip_cpp,
     }
-    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup}
+    timing: dict[str, Any] = {
+        "profile": profile,
+        "iterations": iterations,
+        "warmup": warmup,
+        "counts": counts,
+    }
     planned = plan(**options, **timing)
     against = judgement(thresholds, strict, **_sessions(Path(baseline), planned))
     return measure(options, against, progress, **timing)
@@ -109,6 +115,7 @@ def compare_libraries(
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
+    counts: str = "wall",
     seed: int = DEFAULT_SEED,
     thresholds: StrPath | None = None,
     strict: bool = False,
@@ -137,7 +144,8 @@ def compare_libraries(
         retry = "python -m bitnet_perfgate compare --library FILE --iterations 3"
         against = judgement(thresholds, strict, revision=name or Path(old).name, retry=retry)
         try:
-            return measure(options, against, progress, profile=profile, iterations=iterations, warmup=warmup)
+            timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup, "counts": counts}
+            return measure(options, against, progress, **timing)
         except _core.InputError as error:
             # Named as the caller named them, not as their copies.
             text = str(error)

@@ -60,6 +60,7 @@ def gate(
     profile: options.Profile = "quick",
     iterations: options.Iterations = 1,
     warmup: options.Warmup = 1,
+    counts: options.Counts = "wall",
     seed: options.Seed = DEFAULT_SEED,
     skip_cpp: options.SkipCpp = False,
     thresholds: Thresholds = None,
@@ -74,7 +75,7 @@ def gate(
 
     Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral, 130 interrupted.
     """
-    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup, "seed": seed}
+    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup, "counts": counts, "seed": seed}
     judged: dict[str, Any] = {"thresholds": policy_file(thresholds), "strict": strict}
     if library or rev:
         return _builds(
@@ -156,6 +157,7 @@ def compare(
     profile: options.Profile = "quick",
     iterations: options.Iterations = 1,
     warmup: options.Warmup = 1,
+    counts: options.Counts = "wall",
     seed: options.Seed = DEFAULT_SEED,
     thresholds: Thresholds = None,
     strict: Strict = False,
@@ -199,7 +201,7 @@ def compare(
     if recordings:
         return _recordings(recordings, judged, format, neutral_exit, verbose - 2 * quiet)
     chosen = {"categories": category or (), "workloads": workload or ()}
-    timing = {"profile": profile, "iterations": iterations, "warmup": warmup, "seed": seed}
+    timing = {"profile": profile, "iterations": iterations, "warmup": warmup, "counts": counts, "seed": seed}
     inputs = [path for path in (library, new, thresholds) if path]
     job = Job(format, output, inputs, neutral_exit, verbose - 2 * quiet)
     return _builds(library, rev, new, {**timing, **chosen, **judged}, backend, job)

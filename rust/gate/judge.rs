@@ -6,7 +6,7 @@ use super::roles::{required_backends, required_subject};
 use super::verdict::{
     Against, AgreementSummary, Answer, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
 };
-use super::{Baseline, history, route, rules, validate};
+use super::{Baseline, history, roles, route, rules, validate};
 use crate::record::{Meter, Recording};
 
 /// What one judgement looks at.
@@ -98,7 +98,7 @@ pub fn comparisons(case: &Case<'_>) -> Vec<Comparison> {
     match baseline {
         Baseline::Revision { .. } => {
             let setting = Setting::new(recording, &[], policy);
-            [compare::with_revision(&setting), history::counts_of_revision(&setting)].concat()
+            compare::with_revision(&setting)
         }
         Baseline::Sessions { sessions, void, .. } => {
             let comparable = if void.is_none() { *sessions } else { &[] };
@@ -126,6 +126,8 @@ fn answers(
     }
     if timed(recording) && !revision {
         answers.push(rules::reference_speed(recording, comparisons));
+    } else if roles::counts_instructions(recording) && !revision {
+        answers.push(rules::speed_not_judged());
     }
     let setting = Setting::new(recording, &[], policy);
     answers.push(rules::regression(baseline, comparisons, policy, setting.noise()));
@@ -139,9 +141,7 @@ fn answers(
 
 /// Whether speed was to be measured; counts and agreement alone are not speed.
 fn timed(recording: &Recording) -> bool {
-    let counted = recording.series.iter().any(|series| series.meter == Meter::Instructions);
-    let wall = recording.series.iter().any(|series| series.meter == Meter::WallNs);
-    recording.plan.launches > 0 && (wall || !counted)
+    recording.plan.launches > 0 && !roles::counts_instructions(recording)
 }
 
 /// fail > neutral > pass, and a pass needs at least one rule that was answered.
@@ -153,6 +153,9 @@ fn summary(verdict: Answer, rules: &[RuleAnswer], case: &Case<'_>) -> String {
     let scope = match case.baseline {
         _ if case.recording.plan.launches == 0 => {
             "Agreement and accuracy only: nothing was timed.".to_owned()
+        }
+        Baseline::NotAsked if roles::counts_instructions(case.recording) => {
+            "Instructions were counted, nothing was timed, and no baseline was given: no regression was judged.".to_owned()
         }
         Baseline::NotAsked => "No baseline given: no regression was judged.".to_owned(),
         Baseline::Missing { .. } => "There is no baseline: no regression was judged.".to_owned(),
@@ -201,11 +204,13 @@ fn evidence(
 
 /// Geometric mean and worst of the judged time ratios of one kind.
 fn speeds(comparisons: &[Comparison], against: Against, name: &str) -> Option<String> {
-    let of_kind = comparisons.iter().filter(|c| c.against == against && c.meter == Meter::WallNs);
+    let of_kind = comparisons.iter().filter(|c| c.against == against);
     let judged: Vec<f64> = of_kind.filter(|c| c.verdict.is_some()).filter_map(|c| c.ratio).collect();
     let worst = judged.iter().copied().reduce(f64::max)?;
     let mean = (judged.iter().map(|ratio| ratio.ln()).sum::<f64>() / judged.len() as f64).exp();
-    Some(format!("time against {name} {mean:.3} (geometric mean of {}), worst {worst:.3}", judged.len()))
+    let what =
+        if comparisons.iter().any(|c| c.meter == Meter::Instructions) { "instructions" } else { "time" };
+    Some(format!("{what} against {name} {mean:.3} (geometric mean of {}), worst {worst:.3}", judged.len()))
 }
 
 /// Which workloads: `28 workloads of the quick profile`, or `2 of the 28 ...` where they were chosen.

@@ -5,7 +5,7 @@ use super::policy::Policy;
 use super::roles::{ORACLE, over_a_file, required_backends, required_subject, skipped_reason};
 use super::verdict::{Against, AgreementSummary, Answer, Comparison, RuleAnswer, Severity};
 use super::{Baseline, history};
-use crate::record::{Accuracy, Meter, Recording};
+use crate::record::{Accuracy, Recording};
 use crate::stats;
 
 /// Every agreement of the recording, in numbers.
@@ -88,6 +88,12 @@ pub(super) fn reference_speed(recording: &Recording, comparisons: &[Comparison])
     sum_up(name, judged, "nothing was timed against the C++ reference")
 }
 
+/// The C++ rule where instructions were counted: it is about time.
+pub(super) fn speed_not_judged() -> RuleAnswer {
+    let reason = "instruction counts are no speed: --counts wall or cpu judges it";
+    rule("reference-speed", None, reason.into())
+}
+
 /// No required workload became slower by a severity that fails.
 pub(super) fn regression(
     baseline: &Baseline<'_>,
@@ -111,7 +117,7 @@ pub(super) fn regression(
     let judged = || comparisons.iter().filter(move |comparison| comparison.against == against);
     let mut answer = sum_up(name, judged(), "nothing was compared with it");
     let changes: Vec<f64> = judged()
-        .filter(|comparison| comparison.required && comparison.meter == Meter::WallNs)
+        .filter(|comparison| comparison.required)
         .filter_map(|comparison| comparison.ratio.map(f64::ln))
         .collect();
     let noise = noise.unwrap_or(policy.severity.minor.ln_1p() / 3.0);
@@ -181,13 +187,13 @@ pub(super) fn simd_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAn
         return rule(name, None, "no SIMD backend takes part".into());
     };
     let (mut slowest, mut n): (Option<(f64, String)>, usize) = (None, 0);
-    let wall =
-        recording.series.iter().filter(|series| series.meter == Meter::WallNs && series.backend == subject);
+    let meter = &recording.plan.meter;
+    let judged = recording.series.iter().filter(|series| series.meter == *meter && series.backend == subject);
     for series in
-        wall.filter(|series| series.workload.contains("matmul/") || series.workload.contains("linear/"))
+        judged.filter(|series| series.workload.contains("matmul/") || series.workload.contains("linear/"))
     {
         let scalar = recording.series.iter().find(|other| {
-            other.workload == series.workload && other.backend == ORACLE && other.meter == Meter::WallNs
+            other.workload == series.workload && other.backend == ORACLE && other.meter == *meter
         });
         let Some(scalar) = scalar else { continue };
         let Some([lower, upper]) = compare::interval(setting, series, scalar) else { continue };

@@ -9,7 +9,7 @@ use super::roles::{
 use super::samples::launches;
 use super::verdict::{Answer, RuleAnswer, Validation};
 use super::{Baseline, roles};
-use crate::record::{Meter, PlannedWorkload, Recording};
+use crate::record::{PlannedWorkload, Recording};
 use std::collections::BTreeSet;
 
 /// Every condition on the evidence of one recording.
@@ -195,7 +195,7 @@ fn missing_launches(recording: &Recording) -> Option<String> {
     let planned = recording.plan.launches as usize;
     let stops_early = recording.plan.stop_rule == roles::ALWAYS_VALID;
     let least = if stops_early { planned.min(roles::LEAST_LAUNCHES) } else { planned };
-    let timed = recording.series.iter().filter(|series| series.meter == Meter::WallNs);
+    let timed = recording.series.iter().filter(|series| series.meter == recording.plan.meter);
     for series in timed.filter(|series| series.backend == series.reference) {
         let done: BTreeSet<u32> =
             series.launch.iter().copied().filter(|launch| first.contains(launch)).collect();

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::series::Series;
+use super::series::{Meter, Series};
 use crate::measure::Fingerprint;
 use crate::parity::{Agreement, Contract, LengthMismatch};
 
@@ -72,6 +72,10 @@ fn is_first_stage(stage: &u8) -> bool {
     *stage == 1
 }
 
+fn is_wall(meter: &Meter) -> bool {
+    *meter == Meter::WallNs
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -123,6 +127,12 @@ pub struct PlanRecord {
     pub budget_s: f64,
     /// When measuring ends: `fixed` (blocks and launches as planned).
     pub stop_rule: String,
+    /// Which of the meters is judged.
+    #[serde(default, skip_serializing_if = "is_wall")]
+    pub meter: Meter,
+    /// What counts instructions, where they are judged: `perf-event`, `callgrind`. Their counts differ.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub counter: String,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,
