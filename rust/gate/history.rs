@@ -230,13 +230,16 @@ impl Session {
 }
 
 /// The change of peak memory since the sessions: largest launch today over the median of theirs.
-pub(super) fn peak_memory(recording: &Recording, sessions: &[Recording]) -> Option<f64> {
+///
+/// # Errors
+/// Where it was not measured.
+pub(super) fn peak_memory(recording: &Recording, sessions: &[Recording]) -> Result<f64, &'static str> {
     let peak = |recording: &Recording| {
         let whole =
             recording.memory.iter().filter(|row| row.meter == "peak_rss_bytes" && row.workload.is_empty());
         whole.map(|row| row.value_bytes).max().map(|bytes| bytes as f64)
     };
     let then: Vec<f64> = sessions.iter().filter_map(peak).collect();
-    let then = stats::median(&then).ok().flatten()?;
-    Some(peak(recording)? / then)
+    let then = stats::median(&then).ok().flatten().ok_or("in the accepted recordings")?;
+    Ok(peak(recording).ok_or("today")? / then)
 }

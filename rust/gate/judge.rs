@@ -4,7 +4,7 @@ use super::compare::{self, Setting};
 use super::policy::Policy;
 use super::roles::{required_backends, required_subject};
 use super::verdict::{
-    Against, AgreementSummary, Answer, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
+    Against, AgreementSummary, Answer, Certainty, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
 };
 use super::{Baseline, history, roles, route, rules, validate};
 use crate::record::{Meter, Recording};
@@ -40,6 +40,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let validation = validate::conditions(recording, baseline, policy);
     let answers = answers(case, &comparisons, &agreement, validate::completeness(&validation));
     let verdict = overall(&answers);
+    let suggestions = suggestions(recording, &answers, &comparisons);
     Verdict {
         schema: SCHEMA.into(),
         verdict,
@@ -57,7 +58,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         agreement,
         accuracy: recording.accuracy.clone(),
         validation,
-        suggestions: suggestions(recording),
+        suggestions,
         commands: Vec::new(),
         recording: None,
         baseline: baseline.name(),
@@ -91,8 +92,26 @@ fn workloads(comparisons: &[Comparison], wanted: impl Fn(&Comparison) -> bool) -
     found
 }
 
-/// Every comparison of the case, without rules: what a session asks between launches.
+/// Every comparison of the case, without rules: what a session asks between launches. A backend that computes something
+/// else on a workload has no speed there.
 pub fn comparisons(case: &Case<'_>) -> Vec<Comparison> {
+    let mut found = measured(case);
+    for comparison in &mut found {
+        let differs = case.recording.agreements.iter().find(|row| {
+            row.workload == comparison.workload
+                && (row.backend == comparison.subject || row.backend == comparison.other)
+                && !row.holds()
+        });
+        if let Some(row) = differs {
+            comparison.verdict = comparison.verdict.map(|_| Answer::Neutral);
+            comparison.certainty = Certainty::Inconclusive;
+            comparison.reason = format!("void: {} disagrees with the oracle here", row.backend);
+        }
+    }
+    found
+}
+
+fn measured(case: &Case<'_>) -> Vec<Comparison> {
     let Case { recording, baseline, policy, .. } = *case;
     let subject = required_subject(recording, policy);
     match baseline {
@@ -133,6 +152,7 @@ fn answers(
     answers.push(rules::regression(baseline, comparisons, policy, setting.noise()));
     if timed(recording) && !revision {
         answers.push(rules::simd_ahead(&setting, required_subject(recording, policy)));
+        answers.push(rules::gpu_ahead(&setting, required_subject(recording, policy)));
         answers.push(rules::memory(recording, baseline, policy));
     }
     answers.push(completeness);
@@ -223,9 +243,35 @@ fn suite(recording: &Recording) -> String {
     }
 }
 
+/// Beyond this smallest detectable slow-down (ratio - 1) a machine is no place for a verdict on time.
+const BLIND: f64 = 0.15;
+
+/// What to do where slow-downs that matter could not have been seen.
+fn blind(comparisons: &[Comparison]) -> Option<String> {
+    let undecided = comparisons.iter().filter(|c| c.verdict == Some(Answer::Neutral) && c.mde.is_some());
+    let worst = undecided.max_by(|a, b| a.mde.unwrap_or(0.0).total_cmp(&b.mde.unwrap_or(0.0)))?;
+    let mde = worst.mde.filter(|mde| *mde > BLIND)?;
+    let limit = worst.limit?;
+    // Half widths shrink with the root of the launches.
+    let (now, wanted) = (mde.ln_1p() - limit.ln(), (limit * (1.0 + BLIND)).ln() - limit.ln());
+    let launches = (worst.n_launches as f64 * (now / wanted).powi(2)).ceil();
+    Some(format!(
+        "no verdict on time is possible here: on {} only slow-downs beyond {:.0} % would have been found; about {launches:.0} launches, --counts cpu, --counts instructions or another machine would do",
+        worst.workload,
+        mde * 100.0
+    ))
+}
+
 /// What might help. Nothing is applied.
-fn suggestions(recording: &Recording) -> Vec<String> {
+fn suggestions(recording: &Recording, rules: &[RuleAnswer], comparisons: &[Comparison]) -> Vec<String> {
     let mut found = Vec::new();
+    if rules.iter().any(|rule| rule.name == "regression" && rule.verdict == Some(Answer::Fail)) {
+        found.push(
+            "cargo clippy --fix finds needless copies and bounds checks; nothing is applied by the gate"
+                .into(),
+        );
+    }
+    found.extend(blind(comparisons));
     let disturbed: Vec<f64> = recording
         .launches
         .iter()

@@ -21,6 +21,9 @@ pub(super) fn route(
     if let Some(rule) = answered("accuracy", Answer::Fail) {
         return to("architecture-reviewer", &rule.reason);
     }
+    if let Some(rule) = answered("gpu", Answer::Fail) {
+        return to("gpu-specialist", &rule.reason);
+    }
     if let Some(rule) = rules.iter().find(|rule| rule.verdict == Some(Answer::Fail)) {
         return to("perf-fixer", &format!("{}: {}{}", rule.name, severity(comparisons), rule.reason));
     }

@@ -5,7 +5,7 @@ use super::policy::Policy;
 use super::roles::{ORACLE, over_a_file, required_backends, required_subject, skipped_reason};
 use super::verdict::{Against, AgreementSummary, Answer, Comparison, RuleAnswer, Severity};
 use super::{Baseline, history};
-use crate::record::{Accuracy, Recording};
+use crate::record::{Accuracy, Recording, Series};
 use crate::stats;
 
 /// Every agreement of the recording, in numbers.
@@ -164,8 +164,11 @@ pub(super) fn memory(recording: &Recording, baseline: &Baseline<'_>, policy: &Po
     let Baseline::Sessions { sessions, void: None, .. } = baseline else {
         return rule(name, None, "no accepted recording to compare peak memory with".into());
     };
-    let Some(growth) = history::peak_memory(recording, sessions).map(|ratio| ratio - 1.0) else {
-        return rule(name, Some(Answer::Neutral), "peak memory is not in both recordings".into());
+    let growth = match history::peak_memory(recording, sessions) {
+        Ok(ratio) => ratio - 1.0,
+        Err(missing) => {
+            return rule(name, Some(Answer::Neutral), format!("peak memory was not measured ({missing})"));
+        }
     };
     let percent = growth * 100.0;
     let limit = policy.memory.growth * 100.0;
@@ -227,6 +230,54 @@ pub(super) fn simd_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAn
         }
     }
 }
+
+/// A GPU must be worth it: at most half the time of the best CPU backend wherever both were timed.
+pub(super) fn gpu_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAnswer {
+    let (name, recording) = ("gpu", setting.recording);
+    let Some(subject) = subject.filter(|_| recording.series.iter().any(|series| series.backend == GPU))
+    else {
+        let why = skipped_reason(recording, GPU).unwrap_or("nothing was timed on it");
+        return rule(name, None, format!("skipped: GPU unavailable ({why})"));
+    };
+    let meter = &recording.plan.meter;
+    let of = |backend: &str, workload: &str| {
+        let wanted = |s: &&Series| s.meter == *meter && s.backend == backend && s.workload == workload;
+        recording.series.iter().find(wanted)
+    };
+    let (mut n, mut unsure) = (0, None);
+    for gpu in recording.series.iter().filter(|series| series.meter == *meter && series.backend == GPU) {
+        let Some(cpu) = of(subject, &gpu.workload) else { continue };
+        let Some([lower, upper]) = compare::interval(setting, gpu, cpu) else { continue };
+        n += 1;
+        if lower > GPU_SHARE {
+            let reason = format!(
+                "no benefit on {}: at least {lower:.3} of the time of {subject}, allowed {GPU_SHARE}",
+                gpu.workload
+            );
+            return rule(name, Some(Answer::Fail), reason);
+        }
+        if upper > GPU_SHARE {
+            unsure = Some(gpu.workload.clone());
+        }
+    }
+    match (n, unsure) {
+        (0, _) => {
+            rule(name, Some(Answer::Neutral), format!("{GPU} and {subject} were timed on no common workload"))
+        }
+        (_, Some(workload)) => {
+            rule(name, Some(Answer::Neutral), format!("{GPU} is not surely twice as fast on {workload}"))
+        }
+        (n, None) => {
+            rule(name, Some(Answer::Pass), format!("at least twice as fast as {subject} on {n} workloads"))
+        }
+    }
+}
+
+/// The GPU's backend.
+const GPU: &str = "cuda";
+
+/// Share of the best CPU backend's time that the GPU may take.
+const GPU_SHARE: f64 = 0.5;
 
 fn rule(name: &str, verdict: Option<Answer>, reason: String) -> RuleAnswer {
     RuleAnswer { name: name.into(), verdict, reason }

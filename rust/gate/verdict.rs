@@ -201,7 +201,7 @@ pub struct Validation {
 /// Who should look next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `retry`,
+    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `gpu-specialist`, `retry`,
     /// `review-performance-benchmark`.
     pub next: String,
     /// Why.
