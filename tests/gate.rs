@@ -1,12 +1,12 @@
 //! Scripted evidence in, verdict out: what must never pass does not pass, each for its own named reason.
 
-use bitnet_perfgate::gate::verdict::{Certainty, Severity};
-use bitnet_perfgate::gate::{Answer, Case, Policy, Verdict, judge};
+use bitnet_perfgate::gate::verdict::{Certainty, RuleAnswer, Severity};
+use bitnet_perfgate::gate::{Answer, Baseline, Case, Policy, Verdict, judge};
 use bitnet_perfgate::measure::{Fingerprint, GroupSamples, Sample, Schedule};
 use bitnet_perfgate::parity::{Contract, compare};
 use bitnet_perfgate::record::{
-    Accuracy, AgreementRow, Backend, Launch, PlanRecord, PlannedWorkload, Recording, SCHEMA, Series, Skipped,
-    Tool, Work, now_utc,
+    self, Accuracy, AgreementRow, Backend, Launch, Memory, Meter, PlanRecord, PlannedWorkload, Recording,
+    SCHEMA, Series, Skipped, Tool, Work, now_utc,
 };
 use bitnet_perfgate::report::table;
 use bitnet_perfgate::rng::Rng;
@@ -418,6 +418,158 @@ fn broken_evidence_never_passes() {
             "was not measured on rust-avx2",
         ),
         (
+            "debug build",
+            |r| r.plan.backends.iter_mut().for_each(|b| b.optimisation = "0".into()),
+            "completeness",
+            Answer::Neutral,
+            "was built with optimisation level \"0\"",
+        ),
+        (
+            "swapped units: the subject in us",
+            |r| of_backend(r, SUBJECT, |ns| ns / 1000),
+            "completeness",
+            Answer::Neutral,
+            "bytes in a nanosecond: are these ns?",
+        ),
+        (
+            "swapped units: CPU time in another unit than wall time",
+            |r| {
+                let cpu = r.series.iter_mut().filter(|s| s.meter == Meter::ThreadCpuNs);
+                cpu.for_each(|s| s.value_ns.iter_mut().for_each(|ns| *ns *= 1000));
+            },
+            "completeness",
+            Answer::Neutral,
+            "CPU time is",
+        ),
+        (
+            "zero measured",
+            |r| of_backend(r, SUBJECT, |_| 0),
+            "completeness",
+            Answer::Neutral,
+            "took no time at all",
+        ),
+        (
+            "zero measured on both sides",
+            |r| r.series.iter_mut().for_each(|s| s.value_ns.iter_mut().for_each(|ns| *ns = 0)),
+            "reference-speed",
+            Answer::Neutral,
+            "",
+        ),
+        (
+            "samples without calls",
+            |r| r.series.iter_mut().for_each(|s| s.iterations.iter_mut().for_each(|n| *n = 0)),
+            "reference-speed",
+            Answer::Neutral,
+            "0 iterations",
+        ),
+        (
+            "a GPU claimed and absent",
+            |r| r.plan.backends.push(Backend { name: "cuda".into(), ..Backend::default() }),
+            "completeness",
+            Answer::Neutral,
+            "cuda took part, and the machine has no GPU",
+        ),
+        (
+            "a GPU that nobody used",
+            |r| {
+                r.fingerprint.gpu = Some("NVIDIA H100".into());
+                r.skipped.clear();
+            },
+            "completeness",
+            Answer::Neutral,
+            "there is a GPU (NVIDIA H100), cuda did not take part",
+        ),
+        (
+            "silence about a GPU",
+            |r| r.skipped.clear(),
+            "completeness",
+            Answer::Neutral,
+            "does not say whether there is a GPU",
+        ),
+        (
+            "a GPU without benefit",
+            |r| {
+                r.fingerprint.gpu = Some("NVIDIA H100".into());
+                let subject = r.series.iter().filter(|s| s.backend == SUBJECT).cloned();
+                let gpu = subject.map(|s| Series { backend: "cuda".into(), ..s });
+                r.series.extend(gpu.collect::<Vec<_>>());
+            },
+            "gpu",
+            Answer::Fail,
+            "no benefit",
+        ),
+        (
+            "a feature built in and not measured",
+            |r| {
+                r.tool.features = vec!["ffi".into()];
+                r.plan.backends.retain(|b| b.name != REFERENCE);
+            },
+            "completeness",
+            Answer::Neutral,
+            "cpp-avx2 did not take part",
+        ),
+        (
+            "numbers that look made up",
+            |r| drop(r.extra.insert("suspect".into(), "all samples are equal".into())),
+            "completeness",
+            Answer::Neutral,
+            "is suspect: all samples are equal",
+        ),
+        (
+            "fewer launches than planned",
+            |r| r.plan.launches = 5,
+            "completeness",
+            Answer::Neutral,
+            "was measured in 1 of 5 launches",
+        ),
+        (
+            "counts promised and times given",
+            |r| r.plan.meter = Meter::Instructions,
+            "completeness",
+            Answer::Neutral,
+            "was not counted",
+        ),
+        (
+            "CPU time promised and not there",
+            |r| {
+                r.plan.meter = Meter::ThreadCpuNs;
+                r.series.retain(|s| s.meter == Meter::WallNs);
+            },
+            "reference-speed",
+            Answer::Neutral,
+            "nothing was timed",
+        ),
+        (
+            "work of two threads by the CPU time of one",
+            |r| {
+                r.plan.meter = Meter::ThreadCpuNs;
+                let two = |id: &mut String| *id = id.replace("/t1/", "/t2/");
+                r.plan.workloads.iter_mut().for_each(|w| two(&mut w.id));
+                r.series.iter_mut().for_each(|s| two(&mut s.workload));
+                r.agreements.iter_mut().for_each(|row| two(&mut row.workload));
+            },
+            "reference-speed",
+            Answer::Neutral,
+            "that of the measuring thread alone, and this is work of 2 threads",
+        ),
+        (
+            "the subject timed against another reference",
+            |r| r.series.iter_mut().for_each(|s| s.reference = "cpp-portable".into()),
+            "reference-speed",
+            Answer::Neutral,
+            "no samples of cpp-portable",
+        ),
+        (
+            "sides of different blocks",
+            |r| {
+                let own = r.series.iter_mut().filter(|s| s.backend == SUBJECT);
+                own.for_each(|s| s.block.iter_mut().for_each(|block| *block += 1000));
+            },
+            "reference-speed",
+            Answer::Neutral,
+            "0 blocks are too few",
+        ),
+        (
             "accuracy of the reference missing",
             |r| r.accuracy.retain(|row| row.backend != REFERENCE),
             "accuracy",
@@ -438,6 +590,241 @@ fn broken_evidence_never_passes() {
             verdict.evidence
         );
         assert_eq!(verdict.evidence.matches(';').count(), 2, "{name}: {}", verdict.evidence);
+    }
+}
+
+/// Changes every time of one backend.
+fn of_backend(recording: &mut Recording, backend: &str, change: fn(u64) -> u64) {
+    let own = recording.series.iter_mut().filter(|series| series.backend == backend);
+    own.for_each(|series| series.value_ns.iter_mut().for_each(|ns| *ns = change(*ns)));
+}
+
+/// Broken baselines, and how today stands to them: the change, words of the reason.
+type BreakBaseline = (&'static str, fn(&mut Recording, &mut Vec<Recording>), &'static str);
+
+/// Whole evidence of today against four accepted recordings passes; each change ends that, for its own reason.
+#[test]
+fn broken_baselines_never_pass() {
+    let judged = |today: &Recording, sessions: &[Recording]| {
+        let void = sessions.iter().find_map(|session| record::mismatches(session, today).pop());
+        let baseline = Baseline::Sessions {
+            name: "accepted".into(),
+            sessions,
+            void: void.map(|mismatch| mismatch.to_string()),
+        };
+        let policy = Policy::default();
+        judge(&Case { baseline: &baseline, ..Case::alone(today, &policy) })
+    };
+    let whole = || {
+        let mut days: Vec<Recording> = (0..5).map(|day| of_day(day, 0.8)).collect();
+        (days.pop().expect("five"), days)
+    };
+    let (today, sessions) = whole();
+    let verdict = judged(&today, &sessions);
+    assert_eq!(verdict.verdict, Answer::Pass, "{:#?} {:#?}", verdict.rules, verdict.comparisons);
+    let table: Vec<BreakBaseline> = vec![
+        ("no session", |_, s| s.clear(), "no accepted recording holds it"),
+        ("too few sessions", |_, s| s.truncate(2), "2 accepted recordings, 3 are needed"),
+        ("another CPU", |r, _| r.fingerprint.cpu_model = "another".into(), "cpu_model was"),
+        ("another compiler's flags", |r, _| r.fingerprint.isa.push("avx512f".into()), "isa was"),
+        ("another version of the tool", |r, _| r.tool.version = "9".into(), "tool.version was"),
+        ("other features", |r, _| r.tool.features.push("gpu".into()), "tool.features was"),
+        ("another seed", |r, _| r.plan.seed += 1, "plan.seed was"),
+        ("another counter", |r, _| r.plan.counter = "callgrind".into(), "plan.counter was"),
+        (
+            "another reference",
+            |r, _| r.plan.backends.iter_mut().for_each(|b| b.source_hash = "f00".into()),
+            "reference cpp-avx2 was",
+        ),
+        (
+            "today is the baseline, to the last digit",
+            |r, s| r.series = s[2].series.clone(),
+            "to the last digit",
+        ),
+        ("one recording accepted four times", |_, s| *s = vec![s[0].clone(); 4], "stands there twice"),
+        (
+            "a benchmark vanished with its plan",
+            |r, _| {
+                r.plan.workloads.retain(|w| w.id != EXTRA);
+                r.series.retain(|s| s.workload != EXTRA);
+                r.agreements.retain(|row| row.workload != EXTRA);
+            },
+            "1 workloads of the baseline were not measured",
+        ),
+        (
+            "a benchmark that no baseline has",
+            |_, s| s.iter_mut().for_each(|s| s.series.retain(|s| s.workload != MATMUL)),
+            "no accepted recording holds it",
+        ),
+        (
+            "a baseline without its reference",
+            |_, s| s.iter_mut().for_each(|s| s.series.retain(|s| s.backend != REFERENCE)),
+            "no samples of cpp-avx2 to compare with",
+        ),
+        ("peak memory missing today", |r, _| r.memory.clear(), "peak memory was not measured (today)"),
+        (
+            "peak memory missing then",
+            |_, s| s.iter_mut().for_each(|s| s.memory.clear()),
+            "peak memory was not measured (in the accepted recordings)",
+        ),
+        (
+            "a quarter more memory",
+            |r, _| r.memory[0].value_bytes = r.memory[0].value_bytes * 5 / 4,
+            "peak memory +25.0 %",
+        ),
+        (
+            "twelve percent slower than before, still faster than C++",
+            |r, _| of_backend(r, SUBJECT, |ns| ns * 112 / 100),
+            "too slow",
+        ),
+    ];
+    for (name, spoil, words) in table {
+        let (mut today, mut sessions) = whole();
+        spoil(&mut today, &mut sessions);
+        let verdict = judged(&today, &sessions);
+        assert_ne!(verdict.verdict, Answer::Pass, "{name} passed");
+        let told = |rule: &RuleAnswer| rule.verdict != Some(Answer::Pass) && rule.reason.contains(words);
+        let conditions = verdict.validation.iter().any(|c| !c.ok && c.reason.contains(words));
+        assert!(
+            verdict.rules.iter().any(told) || conditions,
+            "{name}: {:#?} {:#?}",
+            verdict.rules,
+            verdict.validation
+        );
+    }
+}
+
+const EXTRA: &str = "matmul/i2_s/640x2560/b1/t1/hot";
+
+/// Another day's recording: three workloads, other noise, the same builds.
+fn of_day(day: u64, ratio: f64) -> Recording {
+    let mut recording = recording(ratio, 0.01);
+    let extra = PlannedWorkload { id: EXTRA.into(), ..recording.plan.workloads[1].clone() };
+    recording.plan.workloads.push(extra);
+    recording.plan.profile_workloads = 3;
+    let row = |row: &AgreementRow| AgreementRow { workload: EXTRA.into(), ..row.clone() };
+    let more: Vec<_> = recording.agreements.iter().filter(|row| row.workload == MATMUL).map(row).collect();
+    recording.agreements.extend(more);
+    let salted = |id: &str| -> Vec<Series> {
+        let series = sides(&format!("{id} on day {day}"), ratio, 0.01);
+        series.into_iter().map(|s| Series { workload: id.into(), ..s }).collect()
+    };
+    recording.series = [QUANTIZE, MATMUL, EXTRA].iter().flat_map(|id| salted(id)).collect();
+    recording.memory = vec![Memory {
+        meter: "peak_rss_bytes".into(),
+        value_bytes: 100_000_000 + 1000 * day,
+        ..Memory::default()
+    }];
+    recording
+}
+
+/// Files that are no evidence: each is refused in one line that names the file and the place.
+#[test]
+fn broken_files_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = serde_json::to_string(&recording(1.0, 0.01)).expect("plain data");
+    let table: [(&str, Option<String>, &str); 12] = [
+        ("missing", None, "No such file"),
+        ("empty", Some(String::new()), "EOF"),
+        ("truncated", Some(text[..text.len() / 2].to_owned()), "EOF"),
+        ("future schema", Some(text.replace("recording/1", "recording/2")), "recording/2"),
+        ("another document", Some("[1, 2]".into()), ""),
+        ("not a number", Some(text.replacen("\"budget_s\":0.0", "\"budget_s\":NaN", 1)), ""),
+        ("negative time", Some(text.replacen("\"value_ns\":[", "\"value_ns\":[-1,", 1)), "value_ns"),
+        ("fraction of a ns", Some(text.replacen("\"value_ns\":[", "\"value_ns\":[0.5,", 1)), "value_ns"),
+        (
+            "columns of two lengths",
+            Some(text.replacen("\"value_ns\":[", "\"value_ns\":[7,", 1)),
+            "equally long",
+        ),
+        ("no schema", Some(text.replacen("\"schema\"", "\"scheme\"", 1)), "schema"),
+        ("binary", Some("\u{0}\u{1}\u{2}".into()), ""),
+        ("deep", Some("[".repeat(100_000)), ""),
+    ];
+    for (name, text, words) in table {
+        let path = folder.path().join(format!("{}.recording.json", name.replace(' ', "-")));
+        if let Some(text) = text {
+            std::fs::write(&path, text).expect("written");
+        }
+        let error = record::read_recording(&path).expect_err(name).to_string();
+        assert!(error.contains(words) && error.contains(".recording.json"), "{name}: {error}");
+        assert_eq!(error.lines().count(), 1, "{name}: {error}");
+    }
+}
+
+/// A side that computes something else has no speed, however fast it looks.
+#[test]
+fn a_disagreement_voids_the_speed_of_its_workload() {
+    let mut recording = recording(0.5, 0.01);
+    let differs = compare(&Contract::Exact, &[1, 2], &[1, 3]);
+    recording.agreements[0] = AgreementRow::new(QUANTIZE, SUBJECT, &differs);
+    let verdict = judged(&recording);
+    let of = |id: &str| verdict.comparisons.iter().find(|c| c.workload == id && c.subject == SUBJECT);
+    let void = of(QUANTIZE).expect("shown");
+    assert_eq!(void.verdict, Some(Answer::Neutral));
+    assert!(void.reason.starts_with("void: rust-avx2 disagrees"), "{}", void.reason);
+    assert_eq!(of(MATMUL).expect("judged").verdict, Some(Answer::Pass));
+    assert_eq!(verdict.route.next, "crossval-specialist");
+}
+
+/// Builds have few repeats and no reference: judged at +20 % by what accepted builds scatter, or by their own repeats.
+#[test]
+fn builds_are_judged_against_accepted_builds() {
+    const SECOND: f64 = 1e9;
+    let built = |day: u64, factor: f64, repeats: usize| {
+        let mut rng = Rng::for_part(day, "builds");
+        let mut times = |base: f64| -> Vec<u64> {
+            (0..repeats).map(|_| (base * factor * SECOND * (0.01 * rng.normal()).exp()) as u64).collect()
+        };
+        let (clean, incremental) = (times(30.0), times(4.0));
+        record::build_recording(
+            Tool::default(),
+            Fingerprint::default(),
+            repeats as u32,
+            [&clean, &incremental],
+            None,
+        )
+    };
+    let judged = |today: &Recording, sessions: &[Recording]| {
+        today.check().expect("a legal recording");
+        let baseline = Baseline::Sessions { name: "builds".into(), sessions, void: None };
+        let policy = Policy::default();
+        judge(&Case { baseline: &baseline, ..Case::alone(today, &policy) })
+    };
+    let days: Vec<Recording> = (0..4).map(|day| built(day, 1.0, 3)).collect();
+    let table = [
+        ("like every day", 1.0, 3, 4, Answer::Pass, "within the limit"),
+        ("faster", 0.7, 3, 4, Answer::Pass, "within the limit"),
+        ("half again as long", 1.5, 3, 4, Answer::Fail, "2 of 2 comparisons are too slow"),
+        ("at the limit", 1.2, 3, 4, Answer::Neutral, "the limit 1.200"),
+        ("like one other day", 1.0, 3, 1, Answer::Neutral, "1 accepted recordings, 3 are needed"),
+        ("twice as long as on one other day", 2.0, 3, 1, Answer::Fail, "too slow"),
+        ("built once", 1.0, 1, 4, Answer::Neutral, "1 usable repeats"),
+        ("no other day", 1.0, 3, 0, Answer::Neutral, "no accepted recording holds it"),
+    ];
+    for (name, factor, repeats, earlier, answer, words) in table {
+        let verdict = judged(&built(77, factor, repeats), &days[..earlier]);
+        assert_eq!(verdict.verdict, answer, "{name}: {:#?}", verdict.comparisons);
+        assert!(reason(&verdict, "build-time", answer).contains(words), "{name}: {:#?}", verdict.rules);
+        assert_eq!(verdict.required, ["build"]);
+    }
+    let missing = judge(&Case::alone(&built(77, 1.0, 3), &Policy::default()));
+    assert_eq!(missing.verdict, Answer::Neutral, "no baseline is no pass");
+    let mut broken_off = built(77, 1.0, 3);
+    broken_off.series[1] = first_launches(&broken_off.series[1], 2);
+    let verdict = judged(&broken_off, &days);
+    assert!(reason(&verdict, "completeness", Answer::Neutral).contains("was timed 2 of 3 times"));
+}
+
+fn first_launches(series: &Series, launches: u32) -> Series {
+    let n = series.launch.iter().filter(|launch| **launch < launches).count();
+    Series {
+        launch: series.launch[..n].to_vec(),
+        block: series.block[..n].to_vec(),
+        order: series.order[..n].to_vec(),
+        iterations: series.iterations[..n].to_vec(),
+        value_ns: series.value_ns[..n].to_vec(),
+        ..series.clone()
     }
 }
 

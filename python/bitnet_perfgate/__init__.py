@@ -10,6 +10,7 @@ Rust plans, measures and judges; this package shows, saves and exits.
 """
 
 from bitnet_perfgate._core import FileError, InputError, __version__
+from bitnet_perfgate.build_times import build_time
 from bitnet_perfgate.documents import Comparison, Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.imports import compare_imported, import_results
 from bitnet_perfgate.machine import doctor, workloads
@@ -43,6 +44,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "accept_baseline",
+    "build_time",
     "compare",
     "compare_imported",
     "compare_callables",

@@ -40,6 +40,10 @@ Iterations = Annotated[int, typer.Option("--iterations", min=1, max=1000, help="
 Warmup = Annotated[
     int, typer.Option("--warmup", min=1, max=1000, help="Untimed calls before each turn of a side.")
 ]
+Counts = Annotated[
+    Literal["wall", "cpu", "instructions"],
+    typer.Option("--counts", help="What is judged: wall time, CPU time of the thread, instructions."),
+]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**64 - 1, envvar=environment.SEED, help="Of all inputs.")
 ]

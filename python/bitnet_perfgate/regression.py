@@ -32,6 +32,7 @@ def gate(
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
+    counts: str = "wall",
     seed: int = DEFAULT_SEED,
     skip_cpp: bool = False,
     thresholds: StrPath | None = None,
@@ -53,13 +54,18 @@ def gate(
         "seed": seed,
         "skip_cpp": skip_cpp,
     }
-    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup}
+    timing: dict[str, Any] = {
+        "profile": profile,
+        "iterations": iterations,
+        "warmup": warmup,
+        "counts": counts,
+    }
     planned = plan(**options, **timing)
-    against = judgement(thresholds, strict, **_sessions(Path(baseline), planned))
+    against = judgement(thresholds, strict, **sessions_of(Path(baseline), planned))
     return measure(options, against, progress, **timing)
 
 
-def _sessions(baseline: Path, planned: Recording) -> dict[str, Any]:
+def sessions_of(baseline: Path, planned: Recording) -> dict[str, Any]:
     """Which accepted recordings today is compared with, or why there are none."""
     retry = "python -m bitnet_perfgate gate --iterations 3"
     if baseline.is_file():
@@ -129,6 +135,7 @@ def compare_libraries(
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
+    counts: str = "wall",
     seed: int = DEFAULT_SEED,
     thresholds: StrPath | None = None,
     strict: bool = False,
@@ -157,7 +164,13 @@ def compare_libraries(
         retry = "python -m bitnet_perfgate compare --library FILE --iterations 3"
         against = judgement(thresholds, strict, revision=name or Path(old).name, retry=retry)
         try:
-            return measure(options, against, progress, profile=profile, iterations=iterations, warmup=warmup)
+            timing: dict[str, Any] = {
+                "profile": profile,
+                "iterations": iterations,
+                "warmup": warmup,
+                "counts": counts,
+            }
+            return measure(options, against, progress, **timing)
         except _core.InputError as error:
             # Named as the caller named them, not as their copies.
             text = str(error)

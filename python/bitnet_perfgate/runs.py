@@ -21,7 +21,8 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, fraction: float, what: str, phase: str, /) -> object:
         """``done`` of ``total`` workloads and ``fraction`` (0 to 1) of the one called ``what`` are finished.
 
-        ``phase`` is ``agreement``, ``timing`` or ``accuracy``.
+        ``phase`` is ``agreement``, ``timing`` or ``accuracy``; before anything is done, once, ``plan``: then
+        ``what`` says how small a slow-down can be confirmed.
         """
 
 
@@ -35,6 +36,7 @@ def run(
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
+    counts: str = "wall",
     seed: int = DEFAULT_SEED,
     skip_cpp: bool = False,
     thresholds: StrPath | None = None,
@@ -56,6 +58,9 @@ def run(
         profile: ``quick`` (about a minute) or ``full`` (every shape, format and batch).
         iterations: multiplies the launches, 5 fresh processes of 12 blocks for each workload.
         warmup: untimed calls before each turn of a side, at least 1.
+        counts: what is judged: ``wall`` time, ``cpu`` time of the measuring thread, or ``instructions``,
+            which are counted by the CPU's counters where they can be read, else by callgrind; then nothing
+            is timed, and backends that the counter does not understand are skipped by name.
         seed: of weights, activations and the order of sides.
         skip_cpp: leaves the C++ reference out; the verdict is then neutral at best.
         thresholds: a policy file (`perfgate.toml`); without one the defaults hold.
@@ -85,6 +90,7 @@ def run(
             profile=profile,
             iterations=iterations,
             warmup=warmup,
+            counts=counts,
             seed=seed,
             skip_cpp=skip_cpp,
             worker=worker.command(),
@@ -146,6 +152,7 @@ def plan(
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
+    counts: str = "wall",
     seed: int = DEFAULT_SEED,
     skip_cpp: bool = False,
     timing: bool = True,
@@ -166,6 +173,7 @@ def plan(
         profile=profile,
         iterations=iterations,
         warmup=warmup,
+        counts=counts,
         seed=seed,
         skip_cpp=skip_cpp,
         timing=timing,

@@ -1,7 +1,7 @@
 //! Who takes part: the oracle, the reference, the other backends, and those that cannot.
 
 use crate::backends::{self, Availability, Backend};
-use crate::measure::{Compiler, Fingerprint};
+use crate::measure::{Compiler, CounterKind, Fingerprint};
 use crate::record;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub struct Cast {
     requested: Vec<String>,
     /// Two builds against each other: for each backend the names of the old one, its twin and the new one.
     builds: Vec<[String; 3]>,
+    /// What counts instructions, where they are counted.
+    counter: Option<CounterKind>,
 }
 
 /// Backends that are timed in the same blocks; the first is the reference.
@@ -32,6 +34,22 @@ impl Cast {
     /// C++ one among the chosen, by the order of [`backends::all`] and not of the caller. The verdict requires the
     /// fastest Rust and C++ backends that can run here: leaving one out does not make a weaker one the best.
     pub fn new(chosen: Vec<Arc<dyn Backend>>) -> Self {
+        Self::counted_by(None, chosen)
+    }
+
+    /// The same for counting instructions: backends that the counter does not understand take no part, and do not count as
+    /// the fastest.
+    pub fn counted_by(counter: Option<CounterKind>, chosen: Vec<Arc<dyn Backend>>) -> Self {
+        let (chosen, mut not_understood) = understood(counter, chosen);
+        let mut cast = Self::of(understood(counter, backends::all()).0, chosen);
+        // This CPU may run them: the reason is another one.
+        cast.absent.retain(|(name, _)| !not_understood.iter().any(|(other, _)| other == name));
+        cast.absent.append(&mut not_understood);
+        Self { counter, ..cast }
+    }
+
+    /// `here`: every backend of this build that may be required.
+    fn of(mut here: Vec<Arc<dyn Backend>>, chosen: Vec<Arc<dyn Backend>>) -> Self {
         let oracle: Arc<dyn Backend> = Arc::new(backends::rust_scalar::RustScalar);
         let mut absent = Vec::new();
         let mut others: Vec<Arc<dyn Backend>> = Vec::new();
@@ -42,7 +60,6 @@ impl Cast {
                 Availability::Ready => others.push(backend),
             }
         }
-        let mut here = backends::all();
         here.retain(|backend| backend.availability() == Availability::Ready);
         let best =
             |side: fn(&str) -> bool| here.iter().rev().map(|backend| backend.name()).find(|name| side(name));
@@ -63,12 +80,22 @@ impl Cast {
         }
         absent.push(("cuda".into(), "GPU backends are not part of this version".into()));
         absent.push(("inference".into(), "whole-model workloads are not part of this version".into()));
-        Self { oracle, others, reference, absent, required, requested: Vec::new(), builds: Vec::new() }
+        Self {
+            oracle,
+            others,
+            reference,
+            absent,
+            required,
+            requested: Vec::new(),
+            builds: Vec::new(),
+            counter: None,
+        }
     }
 
     /// Backend by backend, a new build against an old one and against a second copy of the old one. `wanted` names
     /// backends; empty: all that both builds offer and that can run here, plain loops left out.
     pub(super) fn of_builds(
+        counter: Option<CounterKind>,
         old: Vec<Arc<dyn Backend>>,
         twins: Vec<Arc<dyn Backend>>,
         new: Vec<Arc<dyn Backend>>,
@@ -82,7 +109,10 @@ impl Cast {
             required: Vec::new(),
             requested: Vec::new(),
             builds: Vec::new(),
+            counter,
         };
+        let (new, not_understood) = understood(counter, new);
+        cast.absent.extend(not_understood);
         for side in new {
             let name = side.name().split('@').next().unwrap_or_default().to_owned();
             let chosen = if wanted.is_empty() {
@@ -133,6 +163,16 @@ impl Cast {
         }
         let group = |names: &[String; 3]| Group { reference: names[0].clone(), members: names.to_vec() };
         self.builds.iter().map(group).collect()
+    }
+
+    /// What counts instructions, where they are counted.
+    pub(super) fn counter(&self) -> Option<CounterKind> {
+        self.counter
+    }
+
+    /// Whether the verdict depends on that backend though it is one of plain loops, as where there is no better one.
+    pub(super) fn requires_plain_loops(&self, name: &str) -> bool {
+        self.counter.is_some() && self.required.iter().any(|required| required == name)
     }
 
     /// Whether two builds are compared, and not Rust with C++.
@@ -221,6 +261,23 @@ impl Cast {
         }
         Fingerprint::of_this_machine(compilers, None)
     }
+}
+
+/// Backends, and names of others with the reason.
+type Understood = (Vec<Arc<dyn Backend>>, Vec<(String, String)>);
+
+/// Those that the counter understands, and the others. A plugin is tried: what it contains is not known.
+fn understood(counter: Option<CounterKind>, backends: Vec<Arc<dyn Backend>>) -> Understood {
+    let Some(counter) = counter else { return (backends, Vec::new()) };
+    let knows = |backend: &Arc<dyn Backend>| {
+        let ours = backend.name().starts_with("rust-") || backend.name().starts_with("cpp-");
+        !ours || counter.knows(backend.isa())
+    };
+    let (understood, others): (Vec<_>, Vec<_>) = backends.into_iter().partition(knows);
+    let reason = |backend: &Arc<dyn Backend>| {
+        format!("{} does not understand {}: counted without it", counter.name(), backend.isa())
+    };
+    (understood, others.iter().map(|backend| (backend.name().to_owned(), reason(backend))).collect())
 }
 
 /// Whether a backend is one of this crate's own.

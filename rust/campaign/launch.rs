@@ -6,10 +6,12 @@
 
 use super::worker::{Line, OwnedStep};
 use super::{CampaignError, Order, Phase, Request, Selection, Step, Watcher, plan};
+use crate::measure::CounterKind;
 use crate::record::{Launch, Recording, now_utc};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -54,6 +56,20 @@ pub fn launch(
     watcher: &mut Watcher<'_>,
 ) -> Result<Recording, CampaignError> {
     let error = |what: String| CampaignError::Worker { command: command.0.join(" "), what };
+    let counter = order.selection.counter.filter(|_| order.request.timing.is_some());
+    let dumps = (counter == Some(CounterKind::Callgrind))
+        .then(Dumps::new)
+        .transpose()
+        .map_err(|why| error(format!("has no folder for counts: {why}")))?;
+    let (command, order) = match &dumps {
+        None => (command.clone(), order.clone()),
+        Some(Dumps(folder)) => {
+            let inner = Order { dumps: Some(folder.clone()), ..order.order.clone() };
+            let around = CounterKind::Callgrind.around(&command.0, folder);
+            (WorkerCommand(around), LaunchOrder { order: inner, ..order.clone() })
+        }
+    };
+    let (command, order) = (&command, &order);
     let mut process = Process::start(command).map_err(|why| error(format!("cannot be started: {why}")))?;
     let text = serde_json::to_string(order).map_err(|why| error(why.to_string()))?;
     // A process that is already dead is told apart below, by what it said and how it ended.
@@ -90,6 +106,29 @@ pub fn launch(
                 }
             }
         }
+    }
+}
+
+/// A folder for what callgrind writes; removed when dropped.
+struct Dumps(PathBuf);
+
+impl Dumps {
+    fn new() -> std::io::Result<Self> {
+        let base = std::env::temp_dir();
+        for attempt in 0..1000 {
+            let folder = base.join(format!("perfgate-counts-{}-{attempt}", std::process::id()));
+            match std::fs::create_dir(&folder) {
+                Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| Self(folder)),
+            }
+        }
+        Err(std::io::Error::other(format!("{} is full of them", base.display())))
+    }
+}
+
+impl Drop for Dumps {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -23,8 +23,10 @@ pub mod worker;
 
 use crate::backends::{Backend, BackendError};
 use crate::bitnet::model::gguf::GgufError;
-use crate::measure::{self, MeasureError};
-use crate::record::{Launch, Memory, PlanRecord, PlannedWorkload, Recording, SCHEMA, Skipped, Tool, now_utc};
+use crate::measure::{self, CountError, Counter, MeasureError};
+use crate::record::{
+    Launch, Memory, Meter, PlanRecord, PlannedWorkload, Recording, SCHEMA, Skipped, Tool, now_utc,
+};
 use crate::workloads::catalog::Profile;
 use crate::workloads::{Category, Inputs, Run, Workload};
 pub use cast::{Cast, Group};
@@ -73,12 +75,39 @@ pub struct Order {
     /// Slow-downs (ratio - 1) injected into further instances of the reference, for the self-test.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub injected: Vec<f64>,
+    /// Slow-downs of the very backends that are judged: what a gate that works must find.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub planted: Vec<Planted>,
+    /// The folder of the dumps, in a process that was started to be counted by callgrind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dumps: Option<PathBuf>,
+}
+
+/// A slow-down of one backend on one workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planted {
+    /// The workload's id.
+    pub workload: String,
+    /// The backend's name.
+    pub backend: String,
+    /// Extra work, ratio - 1.
+    pub share: f64,
 }
 
 impl Order {
     /// The only launch: everything, with a second instance of the reference, on whatever CPU.
     pub fn alone() -> Self {
-        Self { index: 0, stage: 1, workloads: None, twin: true, pin: false, injected: Vec::new() }
+        Self {
+            index: 0,
+            stage: 1,
+            workloads: None,
+            twin: true,
+            pin: false,
+            injected: Vec::new(),
+            planted: Vec::new(),
+            dumps: None,
+        }
     }
 
     /// Seed of the order of sides: another one in every launch, while the inputs stay the same.
@@ -151,6 +180,9 @@ pub enum CampaignError {
     /// The timing plan cannot give evidence.
     #[error(transparent)]
     Plan(#[from] MeasureError),
+    /// Instructions cannot be counted.
+    #[error(transparent)]
+    Count(#[from] CountError),
     /// The oracle itself failed; without it nothing can be compared.
     #[error("{workload}: the oracle failed: {why}")]
     Oracle {
@@ -239,7 +271,9 @@ pub fn run_order(
     let cpu = pin.as_ref().map(|pin| pin.cpu());
     let recording = new_recording(request, cast, model.as_ref(), &tasks, skipped);
     tasks.retain(|task| order.wants(&task.workload.id));
-    let mut found = Findings { recording, samples: Vec::new() };
+    let counts = request.timing.as_ref().is_some_and(TimingPlan::counts);
+    let counter = counts.then(|| Counter::open(order.dumps.as_deref())).transpose()?;
+    let mut found = Findings { recording, samples: Vec::new(), counter };
     let with_accuracy = model.is_none() && order.index == 0 && !cast.compares_builds();
     let total = tasks.len() + usize::from(with_accuracy);
     for (done, task) in tasks.iter().enumerate() {
@@ -255,7 +289,7 @@ pub fn run_order(
             break;
         }
     }
-    let Findings { mut recording, samples } = found;
+    let Findings { mut recording, samples, counter } = found;
     if with_accuracy && recording.incomplete.is_none() {
         let step = Step { done: total - 1, total, fraction: 0.0, what: "accuracy", phase: Phase::Accuracy };
         match watcher(&step) {
@@ -263,8 +297,15 @@ pub fn run_order(
             ControlFlow::Break(reason) => recording.incomplete = Some(reason),
         }
     }
-    if let Some(value_bytes) = measure::peak_rss_bytes() {
-        recording.memory.push(Memory { meter: "peak_rss_bytes".into(), value_bytes, ..Memory::default() });
+    // A process that is counted by valgrind holds valgrind's memory too.
+    if let Some(value_bytes) = measure::peak_rss_bytes().filter(|_| counter.is_none()) {
+        let launch = Some(order.index);
+        recording.memory.push(Memory {
+            meter: "peak_rss_bytes".into(),
+            value_bytes,
+            launch,
+            ..Memory::default()
+        });
     }
     recording.launches = vec![Launch {
         index: order.index,
@@ -283,6 +324,8 @@ struct Findings {
     recording: Recording,
     /// Every sample of every side, for the disturbance of the whole launch.
     samples: Vec<measure::Sample>,
+    /// Where instructions are counted.
+    counter: Option<Counter>,
 }
 
 /// One task: expected results, agreement, timing, agreement again.
@@ -324,12 +367,16 @@ fn perform(
             found.recording.skipped.push(skip(&what, timing::UNBEARABLE));
             continue;
         }
-        let timed = plan.is_some() && affordable && (order.index == 0 || !plain);
+        let counts = plan.is_some_and(TimingPlan::counts);
+        let wanted =
+            !plain || if counts { cast.requires_plain_loops(backend.name()) } else { order.index == 0 };
+        let timed = plan.is_some() && affordable && wanted;
         if plan.is_some() && !affordable {
             let what = format!("timing of {} on {}", workload.id, backend.name());
             found.recording.skipped.push(skip(&what, timing::TOO_SLOW));
         }
-        let over = if timed { &inputs } else { &first_copy };
+        // Counts do not depend on what lies in which cache.
+        let over = if timed && !counts { &inputs } else { &first_copy };
         match agree::first_run(workload, over, backend, oracle.as_ref()) {
             agree::First::Unsupported(reason) => {
                 found
@@ -344,12 +391,13 @@ fn perform(
                 }
                 found.recording.agreements.push(*row);
                 if timed {
+                    let run = planted(run, order, &workload.id, backend.name(), &mut found.counter)?;
                     agreed.push(Contender { name: backend.name().to_owned(), backend, run });
                 }
             }
         }
     }
-    if plan.is_some() {
+    if plan.is_some_and(|plan| !plan.counts()) {
         instances(workload, &inputs, (cast, order), oracle.as_ref(), &mut agreed, &mut found.recording);
     }
     match plan {
@@ -375,6 +423,27 @@ fn expectation<'a>(workload: &Workload, (cast, order): (&'a Cast, &Order)) -> &'
         }
         _ => cast.oracle(),
     }
+}
+
+/// The run with the slow-down that is planted into it, if one is.
+fn planted<'a>(
+    mut run: Box<dyn Run + 'a>,
+    order: &Order,
+    workload: &str,
+    backend: &str,
+    counter: &mut Option<Counter>,
+) -> Result<Box<dyn Run + 'a>, CampaignError> {
+    let wanted = |planted: &&Planted| planted.workload == workload && planted.backend == backend;
+    let Some(Planted { share, .. }) = order.planted.iter().find(wanted) else { return Ok(run) };
+    Ok(match counter {
+        None => Box::new(Slowed::new(run, *share)),
+        Some(counter) => {
+            let mut failed = Ok(());
+            let per_call = counter.per_call(&mut || failed = run.run())?;
+            failed.map_err(|why| CampaignError::Oracle { workload: workload.to_owned(), why })?;
+            Box::new(Slowed::by_work(run, per_call * share, counter)?)
+        }
+    })
 }
 
 /// Further instances of the reference: its twin for the A/A arm, and slowed ones for the self-test.
@@ -432,6 +501,8 @@ fn new_recording(
         budget_s: timing
             .map_or(0.0, |plan| plan.budget_ns as f64 * 1e-9 * tasks.len() as f64 * f64::from(plan.launches)),
         stop_rule: if timing.is_some() { "fixed" } else { "agreement only" }.into(),
+        meter: timing.map_or(Meter::WallNs, |plan| plan.meter.clone()),
+        counter: cast.counter().map_or(String::new(), |counter| counter.name().into()),
         ..PlanRecord::default()
     };
     if let Some(model) = model {

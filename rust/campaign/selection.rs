@@ -2,6 +2,7 @@
 
 use super::Cast;
 use crate::backends::{self, Backend, UnknownBackend};
+use crate::measure::CounterKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct Selection {
     pub skip_cpp: bool,
     /// Two builds of this project to be timed against each other, instead of everything above but `backends`.
     pub builds: Option<Builds>,
+    /// What counts instructions, where they are counted.
+    pub counter: Option<CounterKind>,
 }
 
 /// Two builds as shared libraries.
@@ -83,7 +86,7 @@ impl Selection {
         let names = plugins.iter().map(|plugin| plugin.name().to_owned());
         let requested = self.backends.iter().cloned().chain(names).collect();
         chosen.extend(plugins);
-        let cast = Cast::new(chosen).requested(requested);
+        let cast = Cast::counted_by(self.counter, chosen).requested(requested);
         Ok(if self.skip_cpp { cast.without_cpp() } else { cast })
     }
 
@@ -92,7 +95,7 @@ impl Selection {
         let old = load_as(&builds.old, "old")?;
         let twins = load_as(&builds.old_again, "old+aa")?;
         let new = load_as(&builds.new, "new")?;
-        let cast = Cast::of_builds(old, twins, new, &self.backends);
+        let cast = Cast::of_builds(self.counter, old, twins, new, &self.backends);
         if cast.compared().is_empty() {
             let (old, new, wanted) = (builds.old.clone(), builds.new.clone(), self.backends.clone());
             return Err(SelectionError::NothingInCommon { old, new, wanted });

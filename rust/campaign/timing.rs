@@ -3,8 +3,8 @@
 use super::cast::Group;
 use super::{CampaignError, Cast, Findings, Order, Phase, agree, skip};
 use crate::backends::Backend;
-use crate::measure::{self, Plan, Side};
-use crate::record::Series;
+use crate::measure::{self, GroupCounts, GroupSamples, Plan, Side};
+use crate::record::{Meter, Series};
 use crate::workloads::{Inputs, Kind, Run, Temperature, Workload};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -26,6 +26,8 @@ pub struct TimingPlan {
     pub warmup_calls: u32,
     /// Wall time per workload and launch, in ns.
     pub budget_ns: u64,
+    /// Which meter is judged. Wall and CPU time are always taken together; instructions are counted instead of timing.
+    pub meter: Meter,
 }
 
 impl TimingPlan {
@@ -38,7 +40,26 @@ impl TimingPlan {
             samples_per_block: 3,
             warmup_calls: 1,
             budget_ns: 1_000_000_000,
+            meter: Meter::WallNs,
         }
+    }
+
+    /// 2 launches that count instructions twice: enough to see whether they repeat.
+    pub fn counting() -> Self {
+        let repeats = 2;
+        Self {
+            launches: 2,
+            blocks: repeats,
+            min_blocks: repeats,
+            samples_per_block: 1,
+            meter: Meter::Instructions,
+            ..Self::standard()
+        }
+    }
+
+    /// Whether instructions are counted, and nothing is timed.
+    pub fn counts(&self) -> bool {
+        self.meter == Meter::Instructions
     }
 
     /// The same with `factor` times as many launches.
@@ -154,7 +175,8 @@ fn time_group<'a>(
     let Ready { workload, inputs, mut oracle, agreed: mut contenders } = ready;
     let reference = group.reference.as_str();
     // The oracle is timed like anybody else where its loops are affordable; its buffer stays the expectation.
-    let oracle_timed = order.index == 0
+    let oracle_timed = (order.index == 0 && !plan.counts()
+        || cast.requires_plain_loops(cast.oracle().name()))
         && group.members.iter().any(|name| name == cast.oracle().name())
         && affordable(workload, cast.oracle().isa());
     let at = contenders.iter().position(|contender| contender.name == reference);
@@ -183,7 +205,25 @@ fn time_group<'a>(
         found.recording.skipped.push(skip(&format!("timing of {}", workload.id), reason));
         return Ok((oracle, ControlFlow::Continue(())));
     }
-    let (samples, failures) = measured(&plan.plan(order.seed(found.recording.plan.seed)), runs, step)?;
+    let timing = plan.plan(order.seed(found.recording.plan.seed));
+    let counter = &mut found.counter;
+    let (taken, failures) = with_sides(runs, |sides| match counter {
+        Some(counter) => {
+            let mut observer = |share| step(share, Phase::Timing);
+            let counted = measure::count_group(counter, plan.blocks, sides, &mut observer);
+            // What was counted before this workload is kept.
+            Ok(Taken::Counts(counted.unwrap_or_else(|why| GroupCounts {
+                incomplete: Some(format!("{}: {why}", workload.id)),
+                ..GroupCounts::default()
+            })))
+        }
+        None => {
+            let mut observer = |progress: measure::Progress| {
+                step(f64::from(progress.blocks_done) / f64::from(progress.blocks.max(1)), Phase::Timing)
+            };
+            Ok(Taken::Times(measure::measure_group(&timing, sides, &mut observer)?))
+        }
+    })?;
     for contender in &mut contenders {
         let Contender { name, backend, run } = contender;
         let failure = failures.iter().find(|(failed, _)| failed == backend.name());
@@ -203,11 +243,31 @@ fn time_group<'a>(
     }
     let publishable = !names[0].is_empty();
     for (side, name) in names.iter().enumerate().filter(|(_, name)| publishable && !name.is_empty()) {
-        let series = Series::from_group(&samples, side as u32, order.index, &workload.id, name, reference);
-        found.recording.series.extend(series);
+        let (side, launch, id) = (side as u32, order.index, &workload.id);
+        match &taken {
+            Taken::Times(times) => {
+                let series = Series::from_group(times, side, launch, id, name, reference);
+                found.recording.series.extend(series);
+            }
+            Taken::Counts(counts) => {
+                found.recording.series.push(Series::from_counts(counts, side, launch, id, name, reference));
+            }
+        }
     }
-    found.samples.extend(samples.samples);
-    Ok((oracle, samples.incomplete.map_or(ControlFlow::Continue(()), ControlFlow::Break)))
+    let incomplete = match taken {
+        Taken::Times(times) => {
+            found.samples.extend(times.samples);
+            times.incomplete
+        }
+        Taken::Counts(counts) => counts.incomplete,
+    };
+    Ok((oracle, incomplete.map_or(ControlFlow::Continue(()), ControlFlow::Break)))
+}
+
+/// What the sides gave.
+enum Taken {
+    Times(GroupSamples),
+    Counts(GroupCounts),
 }
 
 /// Those whose build may be timed, and those refused with the reason.
@@ -229,12 +289,11 @@ fn admitted(agreed: Vec<Contender<'_>>) -> (Vec<Contender<'_>>, Vec<(String, Str
     (admitted, refused)
 }
 
-/// Runs the blocks. A side that errs while timed is named with its error; its samples are then not published.
-fn measured(
-    plan: &Plan,
+/// Hands the runs to `action` as sides. One that errs meanwhile is named with its error; its samples are then not published.
+fn with_sides<T>(
     runs: Vec<(&dyn Backend, &mut dyn Run)>,
-    step: &mut dyn FnMut(f64, Phase) -> ControlFlow<String>,
-) -> Result<(measure::GroupSamples, Vec<(String, String)>), CampaignError> {
+    action: impl FnOnce(&mut [Side<'_>]) -> Result<T, CampaignError>,
+) -> Result<(T, Vec<(String, String)>), CampaignError> {
     let failures = RefCell::new(Vec::new());
     let mut calls: Vec<_> = runs
         .into_iter()
@@ -253,11 +312,8 @@ fn measured(
         .collect();
     let mut sides: Vec<Side<'_>> =
         calls.iter_mut().map(|(run, quiesce)| Side { run, quiesce: Some(quiesce) }).collect();
-    let mut observer = |progress: measure::Progress| {
-        step(f64::from(progress.blocks_done) / f64::from(progress.blocks.max(1)), Phase::Timing)
-    };
-    let group = measure::measure_group(plan, &mut sides, &mut observer)?;
+    let taken = action(&mut sides)?;
     drop(sides);
     drop(calls);
-    Ok((group, failures.into_inner()))
+    Ok((taken, failures.into_inner()))
 }

@@ -33,6 +33,15 @@ impl<'a> Setting<'a> {
         if n_launches > planned { self.policy.alpha / 2.0 } else { self.policy.alpha }
     }
 
+    /// Edges of severity of what is judged.
+    pub fn edges(&self) -> &'a Edges {
+        if roles::counts_instructions(self.recording) {
+            &self.policy.instructions
+        } else {
+            &self.policy.severity
+        }
+    }
+
     /// Spread of A/A results; `None` without any.
     pub fn noise(&self) -> Option<f64> {
         stats::aa_scale(&self.floors.pool).ok().flatten()
@@ -53,8 +62,9 @@ struct Floors<'a> {
 
 impl<'a> Floors<'a> {
     fn of(recording: &'a Recording, sessions: &'a [Recording]) -> Self {
-        let own = Samples::of(recording, Meter::WallNs).twin_effects();
-        let earlier = sessions.iter().flat_map(|session| Samples::of(session, Meter::WallNs).twin_effects());
+        let meter = &recording.plan.meter;
+        let own = Samples::of(recording, meter.clone()).twin_effects();
+        let earlier = sessions.iter().flat_map(|session| Samples::of(session, meter.clone()).twin_effects());
         let pool = own.values().copied().chain(earlier.map(|(_, effect)| effect)).collect();
         Self { pool, own }
     }
@@ -70,11 +80,12 @@ impl<'a> Floors<'a> {
 /// Every subject of the recording against the reference it was interleaved with; `required` ones are judged by the
 /// C++ rule of their category.
 pub(super) fn with_reference(setting: &Setting<'_>, required: Option<&str>) -> Vec<Comparison> {
-    let subjects = Samples::of(setting.recording, Meter::WallNs).subjects();
+    let subjects = Samples::of(setting.recording, setting.recording.plan.meter.clone()).subjects();
     let one = |subject: &Series| {
         let (category, _) = roles::kind_of(setting.recording, subject);
-        let limit =
-            setting.policy.reference_limit(category).filter(|_| required == Some(subject.backend.as_str()));
+        // The C++ rule is about time; how two languages spend instructions says nothing of it.
+        let judged = required == Some(subject.backend.as_str()) && subject.meter != Meter::Instructions;
+        let limit = setting.policy.reference_limit(category).filter(|_| judged);
         let mut comparison = compare(setting, subject, Against::Reference, limit);
         comparison.required = required == Some(subject.backend.as_str());
         comparison
@@ -84,10 +95,10 @@ pub(super) fn with_reference(setting: &Setting<'_>, required: Option<&str>) -> V
 
 /// Every backend of the new build against the same backend of the old one; all are judged by severity.
 pub(super) fn with_revision(setting: &Setting<'_>) -> Vec<Comparison> {
-    let subjects = Samples::of(setting.recording, Meter::WallNs).subjects();
+    let subjects = Samples::of(setting.recording, setting.recording.plan.meter.clone()).subjects();
     let one = |subject: &Series| {
         let (_, class) = roles::kind_of(setting.recording, subject);
-        let limit = setting.policy.change_limit(&setting.policy.severity, class);
+        let limit = setting.policy.change_limit(setting.edges(), class);
         Comparison { required: true, ..compare(setting, subject, Against::Revision, Some(limit)) }
     };
     subjects.map(one).collect()
@@ -107,6 +118,10 @@ pub(super) fn compare(
         comparison.verdict = limit.map(|_| Answer::Neutral);
         return comparison;
     };
+    if subject.meter == Meter::Instructions {
+        let blank = blank(subject, &other.backend, against, limit);
+        return counted(blank, subject, other, &setting.policy.instructions);
+    }
     let first = staged(setting, subject, other, against, limit, 1);
     let again = launches(setting.recording, 2);
     if first.verdict != Some(Answer::Fail) || !subject.launch.iter().any(|launch| again.contains(launch)) {
@@ -169,6 +184,12 @@ fn staged(
     stage: u8,
 ) -> Comparison {
     let mut comparison = blank(subject, &other.backend, against, limit);
+    comparison.stage = stage;
+    if let Some(reason) = not_its_cost(subject) {
+        comparison.verdict = limit.map(|_| Answer::Neutral);
+        comparison.reason = reason;
+        return comparison;
+    }
     let chosen = launches(setting.recording, stage);
     match measured(setting, subject, other, &chosen, limit, &mut comparison) {
         Ok(bounds) => conclude(&mut comparison, &bounds, &setting.policy.severity, setting.policy.strict),
@@ -258,32 +279,93 @@ pub(super) fn conclude(comparison: &mut Comparison, bounds: &Bounds, edges: &Edg
     };
 }
 
-/// Two counts of one run: there is no noise to speak of, and the ratio is its own interval.
+/// What of a workload on several threads is no measure of its cost: both meters see the measuring thread alone.
+pub(super) fn not_its_cost(subject: &Series) -> Option<String> {
+    let threads = roles::threads(&subject.workload);
+    let alone = matches!(subject.meter, Meter::ThreadCpuNs | Meter::Instructions);
+    (alone && threads > 1).then(|| {
+        let meter = subject.meter.name();
+        format!("{meter} is that of the measuring thread alone, and this is work of {threads} threads: use wall time")
+    })
+}
+
+/// Two counts: no noise is estimated. The bounds are the least and the most that any two counts of the two sides give,
+/// over all repeats and processes.
 pub(super) fn counted(
     mut comparison: Comparison,
     subject: &Series,
     other: &Series,
     edges: &Edges,
 ) -> Comparison {
-    let per_call = |series: &Series| {
-        let calls: u64 = series.iterations.iter().sum();
-        let total: u64 = series.value_ns.iter().sum();
-        (calls > 0 && total > 0).then(|| total as f64 / calls as f64)
+    let counts = Counts::of(subject).zip(Counts::of(other)).ok_or("nothing was counted".to_owned());
+    let counts = match not_its_cost(subject) {
+        Some(reason) => Err(reason),
+        None => counts,
     };
-    match per_call(subject).zip(per_call(other)) {
-        Some((now, then)) => {
-            let change = (now / then).ln();
-            let bounds = Bounds { estimate: change, lower: change, upper: change };
-            conclude(&mut comparison, &bounds, edges, false);
-            comparison.reason =
-                format!("{now:.0} instructions per call, {then:.0} before: {}", comparison.reason);
+    match counts {
+        Ok((now, then)) => {
+            let launches: BTreeSet<u32> = subject.launch.iter().copied().collect();
+            (comparison.n_blocks, comparison.n_launches) = (subject.len(), launches.len());
+            conclude(&mut comparison, &now.against(&then), edges, false);
+            comparison.reason = format!(
+                "{:.0} instructions per call against {:.0}: {}",
+                now.typical,
+                then.typical,
+                comparison.reason.replace("times the time", "times the count")
+            );
         }
-        None => {
+        Err(reason) => {
             comparison.verdict = comparison.limit.map(|_| Answer::Neutral);
-            comparison.reason = "nothing was counted".into();
+            comparison.reason = reason;
         }
     }
     comparison
+}
+
+/// Instructions of one call: least, median and most of all repeats and processes.
+pub(super) struct Counts {
+    least: f64,
+    typical: f64,
+    most: f64,
+}
+
+impl Counts {
+    /// `None` where nothing was counted, or a count is none.
+    pub fn of(series: &Series) -> Option<Self> {
+        let per_call: Vec<f64> = series
+            .value_ns
+            .iter()
+            .zip(&series.iterations)
+            .map(|(count, calls)| *count as f64 / *calls as f64)
+            .collect();
+        let typical = stats::median(&per_call).ok().flatten()?;
+        let least = per_call.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = per_call.iter().copied().fold(0.0, f64::max);
+        (least > 0.0 && most.is_finite()).then_some(Self { least, typical, most })
+    }
+
+    /// All series as one.
+    pub fn together(all: impl Iterator<Item = Self>) -> Option<Self> {
+        let all: Vec<Self> = all.collect();
+        let typical = stats::median(&all.iter().map(|one| one.typical).collect::<Vec<_>>()).ok().flatten()?;
+        let least = all.iter().map(|one| one.least).fold(f64::INFINITY, f64::min);
+        let most = all.iter().map(|one| one.most).fold(0.0, f64::max);
+        Some(Self { least, typical, most })
+    }
+
+    /// ln of the ratio, with its bounds.
+    pub fn against(&self, other: &Self) -> Bounds {
+        Bounds {
+            estimate: (self.typical / other.typical).ln(),
+            lower: (self.least / other.most).ln(),
+            upper: (self.most / other.least).ln(),
+        }
+    }
+
+    /// Ratio of the typical counts.
+    pub fn ratio(&self, other: &Self) -> f64 {
+        self.typical / other.typical
+    }
 }
 
 /// Bounds of the time ratio of two series of one group, over the first stage; `None` if they share too few blocks.

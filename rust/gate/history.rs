@@ -7,7 +7,7 @@
 //! inside. Builds have no reference; their time itself is compared. Instruction counts do not wander: they are compared
 //! as they are.
 
-use super::compare::{self, Setting, blank, conclude, second_look};
+use super::compare::{self, Counts, Setting, blank, conclude, second_look};
 use super::decide::Bounds;
 use super::policy::{Edges, Policy};
 use super::roles;
@@ -31,11 +31,7 @@ pub(super) fn with_sessions(
     let sessions = &sessions[skip..];
     let one = |subject: &Series| {
         let (category, class) = roles::kind_of(setting.recording, subject);
-        let edges = if subject.meter == Meter::Instructions {
-            &setting.policy.instructions
-        } else {
-            &setting.policy.severity
-        };
+        let edges = setting.edges();
         let required = required == Some(subject.backend.as_str()) || category == "build";
         let limit = match category {
             "build" => 1.0 + setting.policy.build_time.growth,
@@ -56,11 +52,14 @@ pub(super) fn with_sessions(
 
 /// Subjects by time, builds, and counts of every backend.
 fn judged_series(recording: &Recording) -> impl Iterator<Item = &Series> {
-    let is_build =
-        |series: &&Series| series.meter == Meter::WallNs && roles::kind_of(recording, series).0 == "build";
-    let builds = recording.series.iter().filter(is_build);
-    let counts = recording.series.iter().filter(|series| series.meter == Meter::Instructions);
-    Samples::of(recording, Meter::WallNs).subjects().chain(builds).chain(counts)
+    let meter = &recording.plan.meter;
+    let alone = move |series: &&Series| {
+        let is_build = series.meter == Meter::WallNs && roles::kind_of(recording, series).0 == "build";
+        let own_reference = series.backend == series.reference;
+        is_build || (*meter == Meter::Instructions && series.meter == *meter && own_reference)
+    };
+    let references = recording.series.iter().filter(alone);
+    Samples::of(recording, meter.clone()).subjects().chain(references)
 }
 
 /// The first stage, and the second if there is one and the first was red.
@@ -71,9 +70,15 @@ fn staged(
     limit: Option<f64>,
     edges: &Edges,
 ) -> Comparison {
+    if subject.meter == Meter::Instructions {
+        return counted(subject, sessions, limit, edges);
+    }
     let at = |stage: u8| {
         let mut comparison = blank(subject, BASELINE, Against::Baseline, limit);
         comparison.stage = stage;
+        if let Some(reason) = compare::not_its_cost(subject) {
+            return unjudged(comparison, reason);
+        }
         match change(setting, subject, sessions, &launches(setting.recording, stage), &mut comparison) {
             Ok(bounds) => {
                 conclude(&mut comparison, &bounds, edges, setting.policy.strict);
@@ -91,6 +96,27 @@ fn staged(
     second_look(first, at(2))
 }
 
+/// Instruction counts do not depend on the day: every count of every session stands together.
+fn counted(subject: &Series, sessions: &[Recording], limit: Option<f64>, edges: &Edges) -> Comparison {
+    let mut comparison = blank(subject, BASELINE, Against::Baseline, limit);
+    let series_of = |session: &Recording| session.series.iter().find(|series| same(series, subject)).cloned();
+    let earlier: Vec<Series> = sessions.iter().filter_map(series_of).collect();
+    comparison.n_baselines = earlier.len();
+    let then = Counts::together(earlier.iter().filter_map(Counts::of));
+    let (now, then) = match (compare::not_its_cost(subject), Counts::of(subject), then) {
+        (Some(reason), ..) => return unjudged(comparison, reason),
+        (_, None, _) => return unjudged(comparison, "nothing was counted".into()),
+        (_, _, None) => return unjudged(comparison, "no accepted recording counted it".into()),
+        (None, Some(now), Some(then)) => (now, then),
+    };
+    let launches: BTreeSet<u32> = subject.launch.iter().copied().collect();
+    (comparison.n_blocks, comparison.n_launches) = (subject.len(), launches.len());
+    comparison.raw_ratio = Some(now.ratio(&then));
+    conclude(&mut comparison, &now.against(&then), edges, false);
+    comparison.reason = comparison.reason.replace("times the time", "times the instructions");
+    comparison
+}
+
 fn unjudged(mut comparison: Comparison, reason: String) -> Comparison {
     comparison.verdict = comparison.limit.map(|_| Answer::Neutral);
     comparison.reason = reason;
@@ -99,10 +125,7 @@ fn unjudged(mut comparison: Comparison, reason: String) -> Comparison {
 
 /// Too few accepted recordings say too little of how days differ: neutral, unless it is beyond the critical edge.
 fn limited_by_few_sessions(comparison: &mut Comparison, policy: &Policy) {
-    if comparison.meter == Meter::Instructions
-        || comparison.verdict.is_none()
-        || comparison.n_baselines >= policy.baseline.min_sessions
-    {
+    if comparison.verdict.is_none() || comparison.n_baselines >= policy.baseline.min_sessions {
         return;
     }
     let beyond = comparison.interval.is_some_and(|[lower, _]| lower > 1.0 + policy.severity.critical);
@@ -133,15 +156,9 @@ fn change(
     let typical: Vec<f64> = earlier.iter().filter_map(|session| session.typical).collect();
     let then = stats::median(&typical).map_err(|why| why.to_string())?;
     into.raw_ratio = today.typical.zip(then).map(|(now, then)| now / then);
-    if subject.meter == Meter::WallNs {
-        (into.subject_ns, into.other_ns) = (today.typical, then);
-    }
+    (into.subject_ns, into.other_ns) = (today.typical, then);
     if earlier.is_empty() {
         return Err("no accepted recording holds it".into());
-    }
-    if subject.meter == Meter::Instructions {
-        let change = into.raw_ratio.ok_or("nothing was counted")?.ln();
-        return Ok(Bounds { estimate: change, lower: change, upper: change });
     }
     let alpha = setting.policy.alpha;
     let floor = setting.floor(&subject.workload, &subject.reference, alpha);
@@ -198,11 +215,10 @@ impl Session {
             samples.find(&subject.workload, &subject.reference, &subject.reference).ok_or_else(missing)?;
         let blocks = paired(subject, reference, chosen)?;
         let (typical, n_blocks) = (blocks.subject_ns, blocks.log_ratio.len());
-        if subject.backend == subject.reference || subject.meter == Meter::Instructions {
-            let centre = typical.ok_or("nothing usable was measured")?.ln();
-            return Ok(Self { centre, lower: centre, upper: centre, typical, n_blocks });
-        }
         let alpha = setting.policy.alpha;
+        if subject.backend == subject.reference {
+            return Self::alone(subject, chosen, alpha, typical);
+        }
         let effect = stats::effect(&blocks.log_ratio, &blocks.launch, alpha, 0.0);
         let Some(Effect { estimate: centre, lower, upper, .. }) = effect.map_err(|why| why.to_string())?
         else {
@@ -212,30 +228,44 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Builds have no reference: the mean of ln(time) over few repeats, with Student's interval, since a handful is all
+    /// there is. One repeat shows no spread, and is no evidence.
+    fn alone(
+        series: &Series,
+        chosen: &BTreeSet<u32>,
+        alpha: f64,
+        typical: Option<f64>,
+    ) -> Result<Self, String> {
+        let of_stage = (0..series.len()).filter(|&i| chosen.contains(&series.launch[i]));
+        let logs: Vec<f64> =
+            of_stage.map(|i| (series.value_ns[i] as f64 / series.iterations[i] as f64).ln()).collect();
+        let n = logs.len();
+        if n < 2 || logs.iter().any(|log| !log.is_finite()) {
+            return Err(format!(
+                "{n} usable repeats of {} are no evidence, at least 2 are needed",
+                series.workload
+            ));
+        }
+        let centre = logs.iter().sum::<f64>() / n as f64;
+        let variance = logs.iter().map(|log| (log - centre).powi(2)).sum::<f64>() / (n - 1) as f64;
+        let t = stats::student_quantile(1.0 - alpha, (n - 1) as f64).map_err(|why| why.to_string())?;
+        let half = t * (variance / n as f64).sqrt();
+        Ok(Self { centre, lower: centre - half, upper: centre + half, typical, n_blocks: n })
+    }
+}
+
 /// The change of peak memory since the sessions: largest launch today over the median of theirs.
-pub(super) fn peak_memory(recording: &Recording, sessions: &[Recording]) -> Option<f64> {
+///
+/// # Errors
+/// Where it was not measured.
+pub(super) fn peak_memory(recording: &Recording, sessions: &[Recording]) -> Result<f64, &'static str> {
     let peak = |recording: &Recording| {
         let whole =
             recording.memory.iter().filter(|row| row.meter == "peak_rss_bytes" && row.workload.is_empty());
         whole.map(|row| row.value_bytes).max().map(|bytes| bytes as f64)
     };
     let then: Vec<f64> = sessions.iter().filter_map(peak).collect();
-    let then = stats::median(&then).ok().flatten()?;
-    Some(peak(recording)? / then)
-}
-
-/// Counts of the new build against the old one, counted in one run.
-pub(super) fn counts_of_revision(setting: &Setting<'_>) -> Vec<Comparison> {
-    let counted = Samples::of(setting.recording, Meter::Instructions);
-    let edges = &setting.policy.instructions;
-    let one = |subject: &Series| {
-        let (_, class) = roles::kind_of(setting.recording, subject);
-        let limit = Some(setting.policy.change_limit(edges, class));
-        let blank = blank(subject, &subject.reference, Against::Revision, limit);
-        let Some(other) = counted.find(&subject.workload, &subject.reference, &subject.reference) else {
-            return unjudged(blank, format!("{} was not counted", subject.reference));
-        };
-        compare::counted(blank, subject, other, edges)
-    };
-    counted.subjects().map(one).collect()
+    let then = stats::median(&then).ok().flatten().ok_or("in the accepted recordings")?;
+    Ok(peak(recording).ok_or("today")? / then)
 }

@@ -4,9 +4,9 @@ use super::compare::{self, Setting};
 use super::policy::Policy;
 use super::roles::{required_backends, required_subject};
 use super::verdict::{
-    Against, AgreementSummary, Answer, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
+    Against, AgreementSummary, Answer, Certainty, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
 };
-use super::{Baseline, history, route, rules, validate};
+use super::{Baseline, history, power, roles, route, rules, validate};
 use crate::record::{Meter, Recording};
 
 /// What one judgement looks at.
@@ -41,16 +41,22 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let answers = answers(case, &comparisons, &agreement, validate::completeness(&validation));
     let verdict = overall(&answers);
     let parity = crossval_parity(recording, &comparisons);
+    let suggestions = suggestions(recording, &answers, &comparisons);
+    let power = power::reached(&comparisons);
     Verdict {
+        power,
         schema: SCHEMA.into(),
         verdict,
         summary: summary(verdict, &answers, case),
         evidence: evidence(case, verdict, &answers, &agreement, &comparisons, parity),
-        required: required_backends(recording, policy)
-            .iter()
-            .chain(&policy.required.categories)
-            .cloned()
-            .collect(),
+        required: match roles::of_builds(recording) {
+            true => vec!["build".into()],
+            false => required_backends(recording, policy)
+                .iter()
+                .chain(&policy.required.categories)
+                .cloned()
+                .collect(),
+        },
         skipped: recording.skipped.clone(),
         route: route::route(verdict, &answers, &comparisons, baseline, case.retry),
         comparisons,
@@ -59,7 +65,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         crossval_parity_percent: parity,
         accuracy: recording.accuracy.clone(),
         validation,
-        suggestions: suggestions(recording),
+        suggestions,
         commands: Vec::new(),
         recording: None,
         baseline: baseline.name(),
@@ -93,14 +99,32 @@ fn workloads(comparisons: &[Comparison], wanted: impl Fn(&Comparison) -> bool) -
     found
 }
 
-/// Every comparison of the case, without rules: what a session asks between launches.
+/// Every comparison of the case, without rules: what a session asks between launches. A backend that computes something
+/// else on a workload has no speed there.
 pub fn comparisons(case: &Case<'_>) -> Vec<Comparison> {
+    let mut found = measured(case);
+    for comparison in &mut found {
+        let differs = case.recording.agreements.iter().find(|row| {
+            row.workload == comparison.workload
+                && (row.backend == comparison.subject || row.backend == comparison.other)
+                && !row.holds()
+        });
+        if let Some(row) = differs {
+            comparison.verdict = comparison.verdict.map(|_| Answer::Neutral);
+            comparison.certainty = Certainty::Inconclusive;
+            comparison.reason = format!("void: {} disagrees with the oracle here", row.backend);
+        }
+    }
+    found
+}
+
+fn measured(case: &Case<'_>) -> Vec<Comparison> {
     let Case { recording, baseline, policy, .. } = *case;
     let subject = required_subject(recording, policy);
     match baseline {
         Baseline::Revision { .. } => {
             let setting = Setting::new(recording, &[], policy);
-            [compare::with_revision(&setting), history::counts_of_revision(&setting)].concat()
+            compare::with_revision(&setting)
         }
         Baseline::Sessions { sessions, void, .. } => {
             let comparable = if void.is_none() { *sessions } else { &[] };
@@ -121,6 +145,9 @@ fn answers(
     completeness: RuleAnswer,
 ) -> Vec<RuleAnswer> {
     let Case { recording, baseline, policy, .. } = *case;
+    if roles::of_builds(recording) {
+        return vec![rules::build_time(baseline, comparisons), completeness];
+    }
     let revision = matches!(baseline, Baseline::Revision { .. });
     let mut answers = vec![rules::agreement(agreement)];
     if !revision {
@@ -128,11 +155,14 @@ fn answers(
     }
     if timed(recording) && !revision {
         answers.push(rules::reference_speed(recording, comparisons));
+    } else if roles::counts_instructions(recording) && !revision {
+        answers.push(rules::speed_not_judged());
     }
     let setting = Setting::new(recording, &[], policy);
     answers.push(rules::regression(baseline, comparisons, policy, setting.noise()));
     if timed(recording) && !revision {
         answers.push(rules::simd_ahead(&setting, required_subject(recording, policy)));
+        answers.push(rules::gpu_ahead(&setting, required_subject(recording, policy)));
         answers.push(rules::memory(recording, baseline, policy));
     }
     answers.push(completeness);
@@ -141,9 +171,7 @@ fn answers(
 
 /// Whether speed was to be measured; counts and agreement alone are not speed.
 fn timed(recording: &Recording) -> bool {
-    let counted = recording.series.iter().any(|series| series.meter == Meter::Instructions);
-    let wall = recording.series.iter().any(|series| series.meter == Meter::WallNs);
-    recording.plan.launches > 0 && (wall || !counted)
+    recording.plan.launches > 0 && !roles::counts_instructions(recording)
 }
 
 /// fail > neutral > pass, and a pass needs at least one rule that was answered.
@@ -155,6 +183,9 @@ fn summary(verdict: Answer, rules: &[RuleAnswer], case: &Case<'_>) -> String {
     let scope = match case.baseline {
         _ if case.recording.plan.launches == 0 => {
             "Agreement and accuracy only: nothing was timed.".to_owned()
+        }
+        Baseline::NotAsked if roles::counts_instructions(case.recording) => {
+            "Instructions were counted, nothing was timed, and no baseline was given: no regression was judged.".to_owned()
         }
         Baseline::NotAsked => "No baseline given: no regression was judged.".to_owned(),
         Baseline::Missing { .. } => "There is no baseline: no regression was judged.".to_owned(),
@@ -183,7 +214,10 @@ fn evidence(
     let recording = case.recording;
     let against = case.baseline.name().map(|name| format!(", against {name}")).unwrap_or_default();
     let method = format!("bitnet_perfgate {}, seed {}{against}", suite(recording), recording.plan.seed);
-    let mut result = vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)];
+    let mut result = match roles::of_builds(recording) {
+        true => Vec::new(),
+        false => vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)],
+    };
     let kinds = [
         (Against::Reference, "C++"),
         (Against::Baseline, "baseline"),
@@ -195,6 +229,9 @@ fn evidence(
         .iter()
         .find(|rule| rule.name == "accuracy")
         .filter(|rule| matches!(rule.verdict, Some(Answer::Pass | Answer::Fail)));
+    if result.is_empty() {
+        result.push("nothing was compared".into());
+    }
     result.extend(accuracy.map(|rule| format!("accuracy {}", rule.reason)));
     let deciding = rules.iter().find(|rule| rule.verdict == Some(verdict) && verdict != Answer::Pass);
     let reason =
@@ -219,16 +256,21 @@ fn crossval_parity(recording: &Recording, comparisons: &[Comparison]) -> Option<
 
 /// Geometric mean and worst of the judged time ratios of one kind.
 fn speeds(comparisons: &[Comparison], against: Against, name: &str) -> Option<String> {
-    let of_kind = comparisons.iter().filter(|c| c.against == against && c.meter == Meter::WallNs);
+    let of_kind = comparisons.iter().filter(|c| c.against == against);
     let judged: Vec<f64> = of_kind.filter(|c| c.verdict.is_some()).filter_map(|c| c.ratio).collect();
     let worst = judged.iter().copied().reduce(f64::max)?;
     let mean = (judged.iter().map(|ratio| ratio.ln()).sum::<f64>() / judged.len() as f64).exp();
-    Some(format!("time against {name} {mean:.3} (geometric mean of {}), worst {worst:.3}", judged.len()))
+    let what =
+        if comparisons.iter().any(|c| c.meter == Meter::Instructions) { "instructions" } else { "time" };
+    Some(format!("{what} against {name} {mean:.3} (geometric mean of {}), worst {worst:.3}", judged.len()))
 }
 
 /// Which workloads: `28 workloads of the quick profile`, or `2 of the 28 ...` where they were chosen.
 fn suite(recording: &Recording) -> String {
     let (plan, n) = (&recording.plan, recording.plan.workloads.len() as u64);
+    if roles::of_builds(recording) {
+        return format!("{} builds with cargo", recording.launches.len() as u64 * n);
+    }
     match plan.profile_workloads {
         0 => format!("{n} workloads over the tensors of a file"),
         all if all == n => format!("{n} workloads of the {} profile", plan.profile),
@@ -236,9 +278,35 @@ fn suite(recording: &Recording) -> String {
     }
 }
 
+/// Beyond this smallest detectable slow-down (ratio - 1) a machine is no place for a verdict on time.
+const BLIND: f64 = 0.15;
+
+/// What to do where slow-downs that matter could not have been seen.
+fn blind(comparisons: &[Comparison]) -> Option<String> {
+    let undecided = comparisons.iter().filter(|c| c.verdict == Some(Answer::Neutral) && c.mde.is_some());
+    let worst = undecided.max_by(|a, b| a.mde.unwrap_or(0.0).total_cmp(&b.mde.unwrap_or(0.0)))?;
+    let mde = worst.mde.filter(|mde| *mde > BLIND)?;
+    let limit = worst.limit?;
+    // Half widths shrink with the root of the launches.
+    let (now, wanted) = (mde.ln_1p() - limit.ln(), (limit * (1.0 + BLIND)).ln() - limit.ln());
+    let launches = (worst.n_launches as f64 * (now / wanted).powi(2)).ceil();
+    Some(format!(
+        "no verdict on time is possible here: on {} only slow-downs beyond {:.0} % would have been found; about {launches:.0} launches, --counts cpu, --counts instructions or another machine would do",
+        worst.workload,
+        mde * 100.0
+    ))
+}
+
 /// What might help. Nothing is applied.
-fn suggestions(recording: &Recording) -> Vec<String> {
+fn suggestions(recording: &Recording, rules: &[RuleAnswer], comparisons: &[Comparison]) -> Vec<String> {
     let mut found = Vec::new();
+    if rules.iter().any(|rule| rule.name == "regression" && rule.verdict == Some(Answer::Fail)) {
+        found.push(
+            "cargo clippy --fix finds needless copies and bounds checks; nothing is applied by the gate"
+                .into(),
+        );
+    }
+    found.extend(blind(comparisons));
     let disturbed: Vec<f64> = recording
         .launches
         .iter()

@@ -1,7 +1,7 @@
 //! Who is who in a recording: the oracle, the subject and the reference that the verdict depends on.
 
 use super::policy::Policy;
-use crate::record::{Recording, Series};
+use crate::record::{Meter, Recording, Series};
 
 /// What everybody is compared with.
 pub(super) const ORACLE: &str = "rust-scalar";
@@ -35,6 +35,23 @@ pub(super) fn required_reference<'a>(recording: &'a Recording, policy: &'a Polic
 /// The reason under which `what` was skipped.
 pub(super) fn skipped_reason<'a>(recording: &'a Recording, what: &str) -> Option<&'a str> {
     recording.skipped.iter().find(|skipped| skipped.what == what).map(|skipped| skipped.reason.as_str())
+}
+
+/// Whether builds were timed, and no kernel was run.
+pub(super) fn of_builds(recording: &Recording) -> bool {
+    let planned = &recording.plan.workloads;
+    !planned.is_empty() && planned.iter().all(|workload| workload.category == "build")
+}
+
+/// Whether instructions are judged, and not time.
+pub(super) fn counts_instructions(recording: &Recording) -> bool {
+    recording.plan.meter == Meter::Instructions
+}
+
+/// Threads of a workload, by its id: `t2` is two. Ids without such a part are of one thread.
+pub(super) fn threads(workload: &str) -> u32 {
+    let number = |part: &str| part.strip_prefix('t')?.parse().ok();
+    workload.split('/').find_map(number).unwrap_or(1)
 }
 
 /// Whether the weights came from a model file.

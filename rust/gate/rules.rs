@@ -5,7 +5,7 @@ use super::policy::Policy;
 use super::roles::{ORACLE, over_a_file, required_backends, required_subject, skipped_reason};
 use super::verdict::{Against, AgreementSummary, Answer, Comparison, RuleAnswer, Severity};
 use super::{Baseline, history};
-use crate::record::{Accuracy, Meter, Recording};
+use crate::record::{Accuracy, Recording, Series};
 use crate::stats;
 
 /// Every agreement of the recording, in numbers.
@@ -88,6 +88,29 @@ pub(super) fn reference_speed(recording: &Recording, comparisons: &[Comparison])
     sum_up(name, judged, "nothing was timed against the C++ reference")
 }
 
+/// Builds against accepted recordings of builds: without one there is nothing to judge by.
+pub(super) fn build_time(baseline: &Baseline<'_>, comparisons: &[Comparison]) -> RuleAnswer {
+    let name = "build-time";
+    match baseline {
+        Baseline::NotAsked => rule(name, Some(Answer::Neutral), "no baseline was given".into()),
+        Baseline::Missing { reason, command } => {
+            rule(name, Some(Answer::Neutral), format!("{reason}; `{command}` records one"))
+        }
+        Baseline::Sessions { void: Some(why), .. } => {
+            rule(name, Some(Answer::Neutral), format!("not comparable: {why}"))
+        }
+        Baseline::Sessions { .. } | Baseline::Revision { .. } => {
+            sum_up(name, comparisons.iter(), "no build was compared")
+        }
+    }
+}
+
+/// The C++ rule where instructions were counted: it is about time.
+pub(super) fn speed_not_judged() -> RuleAnswer {
+    let reason = "instruction counts are no speed: --counts wall or cpu judges it";
+    rule("reference-speed", None, reason.into())
+}
+
 /// No required workload became slower by a severity that fails.
 pub(super) fn regression(
     baseline: &Baseline<'_>,
@@ -111,7 +134,7 @@ pub(super) fn regression(
     let judged = || comparisons.iter().filter(move |comparison| comparison.against == against);
     let mut answer = sum_up(name, judged(), "nothing was compared with it");
     let changes: Vec<f64> = judged()
-        .filter(|comparison| comparison.required && comparison.meter == Meter::WallNs)
+        .filter(|comparison| comparison.required)
         .filter_map(|comparison| comparison.ratio.map(f64::ln))
         .collect();
     let noise = noise.unwrap_or(policy.severity.minor.ln_1p() / 3.0);
@@ -162,8 +185,11 @@ pub(super) fn memory(recording: &Recording, baseline: &Baseline<'_>, policy: &Po
     let Baseline::Sessions { sessions, void: None, .. } = baseline else {
         return rule(name, None, "no accepted recording to compare peak memory with".into());
     };
-    let Some(growth) = history::peak_memory(recording, sessions).map(|ratio| ratio - 1.0) else {
-        return rule(name, Some(Answer::Neutral), "peak memory is not in both recordings".into());
+    let growth = match history::peak_memory(recording, sessions) {
+        Ok(ratio) => ratio - 1.0,
+        Err(missing) => {
+            return rule(name, Some(Answer::Neutral), format!("peak memory was not measured ({missing})"));
+        }
     };
     let percent = growth * 100.0;
     let limit = policy.memory.growth * 100.0;
@@ -185,13 +211,13 @@ pub(super) fn simd_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAn
         return rule(name, None, "no SIMD backend takes part".into());
     };
     let (mut slowest, mut n): (Option<(f64, String)>, usize) = (None, 0);
-    let wall =
-        recording.series.iter().filter(|series| series.meter == Meter::WallNs && series.backend == subject);
+    let meter = &recording.plan.meter;
+    let judged = recording.series.iter().filter(|series| series.meter == *meter && series.backend == subject);
     for series in
-        wall.filter(|series| series.workload.contains("matmul/") || series.workload.contains("linear/"))
+        judged.filter(|series| series.workload.contains("matmul/") || series.workload.contains("linear/"))
     {
         let scalar = recording.series.iter().find(|other| {
-            other.workload == series.workload && other.backend == ORACLE && other.meter == Meter::WallNs
+            other.workload == series.workload && other.backend == ORACLE && other.meter == *meter
         });
         let Some(scalar) = scalar else { continue };
         let Some([lower, upper]) = compare::interval(setting, series, scalar) else { continue };
@@ -225,6 +251,54 @@ pub(super) fn simd_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAn
         }
     }
 }
+
+/// A GPU must be worth it: at most half the time of the best CPU backend wherever both were timed.
+pub(super) fn gpu_ahead(setting: &Setting<'_>, subject: Option<&str>) -> RuleAnswer {
+    let (name, recording) = ("gpu", setting.recording);
+    let Some(subject) = subject.filter(|_| recording.series.iter().any(|series| series.backend == GPU))
+    else {
+        let why = skipped_reason(recording, GPU).unwrap_or("nothing was timed on it");
+        return rule(name, None, format!("skipped: GPU unavailable ({why})"));
+    };
+    let meter = &recording.plan.meter;
+    let of = |backend: &str, workload: &str| {
+        let wanted = |s: &&Series| s.meter == *meter && s.backend == backend && s.workload == workload;
+        recording.series.iter().find(wanted)
+    };
+    let (mut n, mut unsure) = (0, None);
+    for gpu in recording.series.iter().filter(|series| series.meter == *meter && series.backend == GPU) {
+        let Some(cpu) = of(subject, &gpu.workload) else { continue };
+        let Some([lower, upper]) = compare::interval(setting, gpu, cpu) else { continue };
+        n += 1;
+        if lower > GPU_SHARE {
+            let reason = format!(
+                "no benefit on {}: at least {lower:.3} of the time of {subject}, allowed {GPU_SHARE}",
+                gpu.workload
+            );
+            return rule(name, Some(Answer::Fail), reason);
+        }
+        if upper > GPU_SHARE {
+            unsure = Some(gpu.workload.clone());
+        }
+    }
+    match (n, unsure) {
+        (0, _) => {
+            rule(name, Some(Answer::Neutral), format!("{GPU} and {subject} were timed on no common workload"))
+        }
+        (_, Some(workload)) => {
+            rule(name, Some(Answer::Neutral), format!("{GPU} is not surely twice as fast on {workload}"))
+        }
+        (n, None) => {
+            rule(name, Some(Answer::Pass), format!("at least twice as fast as {subject} on {n} workloads"))
+        }
+    }
+}
+
+/// The GPU's backend.
+const GPU: &str = "cuda";
+
+/// Share of the best CPU backend's time that the GPU may take.
+const GPU_SHARE: f64 = 0.5;
 
 fn rule(name: &str, verdict: Option<Answer>, reason: String) -> RuleAnswer {
     RuleAnswer { name: name.into(), verdict, reason }

@@ -9,12 +9,15 @@ use super::roles::{
 use super::samples::launches;
 use super::verdict::{Answer, RuleAnswer, Validation};
 use super::{Baseline, roles};
-use crate::record::{Meter, PlannedWorkload, Recording};
+use crate::record::{Meter, PlannedWorkload, Recording, Series};
 use std::collections::BTreeSet;
 
 /// Every condition on the evidence of one recording.
 pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy: &Policy) -> Vec<Validation> {
     let planned = &recording.plan.workloads;
+    if roles::of_builds(recording) {
+        return of_builds(recording, baseline);
+    }
     let revision = matches!(baseline, Baseline::Revision { .. });
     let mut found = vec![
         condition("interrupted", recording.incomplete.clone(), "the plan was carried out".into()),
@@ -71,11 +74,27 @@ pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy:
             ),
         ]);
     }
+    found.extend([
+        condition("optimised-builds", unoptimised(recording), "every timed build is optimised".into()),
+        condition("units", units(recording), "times are of a plausible size".into()),
+    ]);
     found.push(condition("launches", missing_launches(recording), launches_done(recording)));
     found.push(condition("gpu-capability", unstated_gpu(recording), gpu(recording)));
+    found.extend(against(recording, baseline));
+    found
+}
+
+/// What accepted recordings must be.
+fn against(recording: &Recording, baseline: &Baseline<'_>) -> Vec<Validation> {
+    let mut found = Vec::new();
     if let Baseline::Sessions { sessions, void, .. } = baseline {
         let fine = format!("{} accepted recordings of this machine, builds and plan", sessions.len());
         found.push(condition("baseline-compatible", void.clone(), fine));
+        found.push(condition(
+            "independent-measurements",
+            repeated(recording, sessions),
+            "today and the accepted recordings were measured apart".into(),
+        ));
         let vanished = vanished(recording, sessions);
         found.push(condition(
             "expected-workloads",
@@ -83,6 +102,21 @@ pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy:
             "no workload of the baseline is missing".into(),
         ));
     }
+    found
+}
+
+/// What of it applies to builds: no backend took part.
+fn of_builds(recording: &Recording, baseline: &Baseline<'_>) -> Vec<Validation> {
+    let repeats = recording.plan.launches as usize;
+    let times = |id: &str| recording.series.iter().find(|s| s.workload == id).map_or(0, Series::len);
+    let short = recording.plan.workloads.iter().find(|workload| times(&workload.id) < repeats.max(1));
+    let short = short.map(|w| format!("{} was timed {} of {repeats} times", w.id, times(&w.id)));
+    let mut found = vec![
+        condition("interrupted", recording.incomplete.clone(), "the plan was carried out".into()),
+        condition("synthetic", synthetic(recording), "no sample looks made up".into()),
+        condition("timing-data", short, format!("every build was timed {repeats} times")),
+    ];
+    found.extend(against(recording, baseline));
     found
 }
 
@@ -174,10 +208,16 @@ fn missing_accuracy(recording: &Recording, policy: &Policy) -> Option<String> {
 fn missing_timing(recording: &Recording, policy: &Policy) -> Option<String> {
     let subject = required_subject(recording, policy)
         .filter(|_| recording.plan.launches > 0 && !over_a_file(recording))?;
-    let timed =
-        |id: &str| recording.series.iter().any(|series| series.workload == id && series.backend == subject);
-    let workload = recording.plan.workloads.iter().find(|workload| !timed(&workload.id))?;
-    Some(format!("{} was not timed on {subject}", workload.id))
+    let meter = &recording.plan.meter;
+    let judged = |series: &Series| series.meter == *meter && series.backend == subject;
+    let measured = |id: &str| recording.series.iter().any(|series| series.workload == id && judged(series));
+    let workload = recording.plan.workloads.iter().find(|workload| !measured(&workload.id))?;
+    let done = match meter {
+        Meter::Instructions => "counted",
+        Meter::ThreadCpuNs => "timed by CPU time",
+        _ => "timed",
+    };
+    Some(format!("{} was not {done} on {subject}", workload.id))
 }
 
 /// A planned workload on which no build was timed against another.
@@ -195,7 +235,7 @@ fn missing_launches(recording: &Recording) -> Option<String> {
     let planned = recording.plan.launches as usize;
     let stops_early = recording.plan.stop_rule == roles::ALWAYS_VALID;
     let least = if stops_early { planned.min(roles::LEAST_LAUNCHES) } else { planned };
-    let timed = recording.series.iter().filter(|series| series.meter == Meter::WallNs);
+    let timed = recording.series.iter().filter(|series| series.meter == recording.plan.meter);
     for series in timed.filter(|series| series.backend == series.reference) {
         let done: BTreeSet<u32> =
             series.launch.iter().copied().filter(|launch| first.contains(launch)).collect();
@@ -229,21 +269,119 @@ fn missing_feature(recording: &Recording) -> Option<String> {
     ))
 }
 
+/// Each feature combination: measured, or why it is not part of this verdict.
 fn features(recording: &Recording) -> String {
-    let features = recording.tool.features.join(", ");
-    format!("measured with {}", if features.is_empty() { "no feature" } else { &features })
+    let built_in = |feature: &str| recording.tool.features.iter().any(|name| name == feature);
+    let here = |prefix: &str| recording.plan.backends.iter().any(|backend| backend.name.starts_with(prefix));
+    let sides = [("cpu", "rust-", "rust-*"), ("ffi", "cpp-", "cpp-*"), ("gpu", "cuda", "cuda")];
+    let one = |(feature, prefix, what): (&str, &str, &str)| match (here(prefix), built_in(feature)) {
+        (true, _) => format!("{feature}: measured"),
+        (false, false) => format!("{feature}: skipped (not built in)"),
+        (false, true) => {
+            format!("{feature}: skipped ({})", skipped_reason(recording, what).unwrap_or("no backend"))
+        }
+    };
+    let mut all: Vec<String> = sides.into_iter().map(one).collect();
+    all.push("wasm: skipped (a run of its own on wasm32)".into());
+    all.join(", ")
 }
 
-/// Whether there is a GPU is said, one way or the other.
+/// Whether there is a GPU is said, one way or the other, and fits who took part.
 fn unstated_gpu(recording: &Recording) -> Option<String> {
-    let stated = recording.fingerprint.gpu.is_some() || skipped_reason(recording, "cuda").is_some();
-    (!stated).then(|| "the recording does not say whether there is a GPU".into())
+    let skipped = skipped_reason(recording, "cuda");
+    let took_part = recording.plan.backends.iter().any(|backend| backend.name == "cuda")
+        || recording.series.iter().any(|series| series.backend == "cuda");
+    match (&recording.fingerprint.gpu, skipped) {
+        (None, _) if took_part => Some("cuda took part, and the machine has no GPU".into()),
+        (Some(gpu), None) if !took_part => {
+            Some(format!("there is a GPU ({gpu}), cuda did not take part, and no reason was recorded"))
+        }
+        (None, None) => Some("the recording does not say whether there is a GPU".into()),
+        _ => None,
+    }
+}
+
+/// A build without optimisation, or one that does not say, among those that were timed.
+fn unoptimised(recording: &Recording) -> Option<String> {
+    let timed = |name: &str| recording.series.iter().any(|series| series.backend == name);
+    let level = |level: &str| level.trim().trim_start_matches('-').trim_start_matches(['O', 'o']).to_owned();
+    let found =
+        recording.plan.backends.iter().find(|backend| {
+            timed(&backend.name) && matches!(level(&backend.optimisation).as_str(), "0" | "g")
+        })?;
+    Some(format!("{} was built with optimisation level {:?}", found.name, found.optimisation))
+}
+
+/// More bytes in a nanosecond than any memory moves: a unit was mistaken.
+const MOST_BYTES_PER_NS: f64 = 10_000.0;
+
+/// Times that cannot be in nanoseconds: too short for the work, or CPU time beyond wall time for work of one thread.
+fn units(recording: &Recording) -> Option<String> {
+    let work = |id: &str| recording.plan.workloads.iter().find(|workload| workload.id == id).map(|w| &w.work);
+    let per_call = |series: &Series| {
+        let (total, calls): (u64, u64) = (series.value_ns.iter().sum(), series.iterations.iter().sum());
+        (calls > 0).then(|| total as f64 / calls as f64)
+    };
+    let wall = recording.series.iter().filter(|series| series.meter == Meter::WallNs && !series.is_empty());
+    for series in wall {
+        let ns = per_call(series)?;
+        if ns == 0.0 {
+            return Some(format!("{} took no time at all", series.label()));
+        }
+        let rate = work(&series.workload).map_or(0.0, |work| work.bytes as f64 / ns);
+        if rate > MOST_BYTES_PER_NS {
+            return Some(format!("{} moves {rate:.0} bytes in a nanosecond: are these ns?", series.label()));
+        }
+        let cpu = recording.series.iter().find(|other| {
+            other.meter == Meter::ThreadCpuNs
+                && (&other.workload, &other.backend, &other.reference)
+                    == (&series.workload, &series.backend, &series.reference)
+        });
+        if let Some(cpu_ns) = cpu.and_then(per_call).filter(|cpu_ns| *cpu_ns > 2.0 * ns) {
+            let times = cpu_ns / ns;
+            return Some(format!(
+                "{}: the thread's CPU time is {times:.1} times its wall time",
+                series.label()
+            ));
+        }
+    }
+    None
+}
+
+/// Two recordings that are one: today's is an accepted one, or an accepted one stands twice. Times never repeat to the last
+/// digit; counts may, and are told apart by when their launches started.
+fn repeated(recording: &Recording, sessions: &[Recording]) -> Option<String> {
+    const SAME: usize = 5;
+    let started = |one: &Recording| one.launches.iter().map(|launch| launch.started).collect::<Vec<_>>();
+    let timed = |one: &Recording| -> Vec<(String, Vec<u64>)> {
+        let times = one.series.iter().filter(|series| series.meter != Meter::Instructions);
+        let long = times.filter(|series| series.len() >= SAME);
+        long.map(|series| (series.label(), series.value_ns.clone())).collect()
+    };
+    let same = |one: &Recording, other: &Recording| {
+        let times = timed(other);
+        timed(one).iter().any(|series| times.contains(series))
+            || (one.plan.meter == Meter::Instructions
+                && one.created == other.created
+                && started(one) == started(other))
+    };
+    if sessions.iter().any(|session| same(recording, session)) {
+        return Some("today's samples are those of an accepted recording, to the last digit".into());
+    }
+    let twice =
+        (1..sessions.len()).find(|&i| sessions[..i].iter().any(|earlier| same(earlier, &sessions[i])))?;
+    Some(format!("accepted recording {} of {} stands there twice", twice + 1, sessions.len()))
 }
 
 fn gpu(recording: &Recording) -> String {
     match (&recording.fingerprint.gpu, skipped_reason(recording, "cuda")) {
         (Some(gpu), _) => gpu.clone(),
-        (None, why) => format!("method: cpu-fallback; reason: {}", why.unwrap_or("GPU unavailable")),
+        (None, why) => {
+            format!(
+                "method: cpu-fallback; reason: GPU unavailable ({})",
+                why.unwrap_or("no reason was recorded")
+            )
+        }
     }
 }
 

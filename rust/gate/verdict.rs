@@ -188,6 +188,17 @@ pub struct AgreementSummary {
     pub failures: Vec<AgreementRow>,
 }
 
+/// How small a slow-down this run could see, ratio - 1, over its judged comparisons.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Power {
+    /// Median over the comparisons.
+    pub median: f64,
+    /// The largest.
+    pub worst: f64,
+    /// Its workload.
+    pub workload: String,
+}
+
 /// A condition on the evidence itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validation {
@@ -202,7 +213,7 @@ pub struct Validation {
 /// Who should look next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `retry`,
+    /// `perf-finalizer`, `perf-fixer`, `crossval-specialist`, `architecture-reviewer`, `gpu-specialist`, `retry`,
     /// `review-performance-benchmark`.
     pub next: String,
     /// Why.
@@ -259,6 +270,9 @@ pub struct Verdict {
     pub validation: Vec<Validation>,
     /// Who should look next.
     pub route: Route,
+    /// How small a slow-down could be seen; absent where nothing was judged by time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
     /// What might help; nothing is applied.
     pub suggestions: Vec<String>,
     /// Commands that were run.

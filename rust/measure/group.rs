@@ -35,7 +35,7 @@ impl<'a> Side<'a> {
         Self { run, quiesce: None }
     }
 
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         if let Some(quiesce) = &mut self.quiesce {
             quiesce();
         }

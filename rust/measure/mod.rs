@@ -7,12 +7,15 @@
 //! by one untimed calibration. Raw samples come back; nothing is removed, averaged or judged here.
 
 mod affinity;
+mod callgrind;
+mod counter;
 mod fingerprint;
 mod group;
 mod meters;
 mod plan;
 
 pub use affinity::{Lifted, Pin, pin_to_least_busy_cpu};
+pub use counter::{CountError, CountSample, Counter, CounterKind, GroupCounts, count_group};
 pub use fingerprint::{Compiler, CpuFacts, Fingerprint, parse_cpuinfo};
 pub use group::{
     BlockNote, GroupSamples, Observer, Progress, Sample, Side, disturbance, measure_group, measure_pair,

@@ -5,7 +5,8 @@ use crate::campaign::{
     self, Builds, CampaignError, LaunchOrder, Order, Request, Selection, TimingPlan, WorkerCommand,
 };
 use crate::gate::{self, Baseline, Case, Policy};
-use crate::record::{self, Recording};
+use crate::measure::CounterKind;
+use crate::record::{self, Meter, Recording};
 use crate::session::{self, Session, SessionError, Why};
 use crate::workloads::catalog::Profile;
 use pyo3::prelude::*;
@@ -28,6 +29,8 @@ struct RunOptions {
     timing: bool,
     iterations: u32,
     warmup: u32,
+    /// Which meter is judged: `wall`, `cpu`, `instructions`.
+    counts: String,
     /// Command line of a fresh process; empty: one launch in this process.
     worker: Vec<String>,
     builds: Option<Builds>,
@@ -84,6 +87,7 @@ impl Default for RunOptions {
             timing: true,
             iterations: 1,
             warmup: 1,
+            counts: "wall".into(),
             worker: Vec::new(),
             builds: None,
             judgement: Judgement::default(),
@@ -103,7 +107,16 @@ impl RunOptions {
         if self.iterations == 0 {
             return Err(input_error("iterations is 0, expected at least 1"));
         }
-        let plan = TimingPlan { warmup_calls: self.warmup, ..TimingPlan::standard().times(self.iterations) };
+        let plan = match self.counts.as_str() {
+            "wall" => TimingPlan::standard(),
+            "cpu" => TimingPlan { meter: Meter::ThreadCpuNs, ..TimingPlan::standard() },
+            "instructions" => TimingPlan::counting(),
+            other => {
+                let known = "known: wall, cpu, instructions";
+                return Err(input_error(format!("nothing is counted by {other:?}; {known}")));
+            }
+        };
+        let plan = TimingPlan { warmup_calls: self.warmup, ..plan.times(self.iterations) };
         plan.check().map_err(input_error)?;
         if self.model.is_some() && !self.workloads.is_empty() {
             let why = "a model file brings its own workloads: name either the model or workload ids";
@@ -119,13 +132,17 @@ impl RunOptions {
         })
     }
 
-    fn selection(&self) -> Selection {
-        Selection {
+    /// Finds out, too, what can count instructions here, if they are to be counted.
+    fn selection(&self) -> PyResult<Selection> {
+        let counts = self.timing && self.counts == "instructions";
+        let counter = counts.then(CounterKind::here).transpose().map_err(input_error)?;
+        Ok(Selection {
+            counter,
             backends: self.backends.clone(),
             plugins: self.plugins.clone(),
             skip_cpp: self.skip_cpp,
             builds: self.builds.clone(),
-        }
+        })
     }
 }
 
@@ -177,7 +194,7 @@ fn plan(py: Python<'_>, options: &str) -> PyResult<String> {
     let options = RunOptions::parse(options)?;
     let request = options.request()?;
     guarded(py, move || {
-        let cast = options.selection().cast().map_err(input_error)?;
+        let cast = options.selection()?.cast().map_err(input_error)?;
         json(&campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?)
     })
 }
@@ -192,11 +209,17 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
     let request = options.request()?;
     let rules = options.judgement.rules()?;
     guarded(py, move || {
-        let selection = options.selection();
+        let selection = options.selection()?;
         let cast = selection.cast().map_err(input_error)?;
         let planned = campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?;
         let baseline = options.judgement.baseline(&rules.sessions, &planned);
         let mut failure = None;
+        if request.timing.is_some() {
+            let sentence = gate::foretold(&planned, &rules.sessions, &rules.policy);
+            if tell(progress.as_ref(), (0, 1, 0.0, sentence.as_str(), "plan"), &mut failure).is_break() {
+                return Err(failure.unwrap_or_else(|| pyo3::exceptions::PyKeyboardInterrupt::new_err(())));
+            }
+        }
         // Kept: a wish to stop that comes with a launch's last step ends the session at the next one.
         let mut flow = ControlFlow::Continue(());
         let fresh = !options.worker.is_empty() && request.timing.is_some();
@@ -232,7 +255,7 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
                 workloads: step.workloads.clone(),
                 twin: true,
                 pin: fresh,
-                injected: Vec::new(),
+                ..Order::alone()
             };
             if fresh {
                 let order = LaunchOrder { request: request.clone(), selection: selection.clone(), order };
@@ -295,7 +318,7 @@ fn selftest(py: Python<'_>, options: &str, budget_s: f64, progress: Option<Py<Py
     }
     let timing = request.timing.clone().ok_or_else(|| input_error("the self-test times kernels"))?;
     guarded(py, move || {
-        let selection = options.selection();
+        let selection = options.selection()?;
         let begin = std::time::Instant::now();
         let spent = || begin.elapsed().as_secs_f64() / budget_s;
         let mut failure = None;
@@ -306,7 +329,7 @@ fn selftest(py: Python<'_>, options: &str, budget_s: f64, progress: Option<Py<Py
             let request = Request { seed: request.seed.wrapping_add(round), ..request.clone() };
             round += u64::from(index + 1 == timing.launches);
             let injected = session::PLANTED.to_vec();
-            let order = Order { index, stage: 1, workloads: None, twin: true, pin: true, injected };
+            let order = Order { index, pin: true, injected, ..Order::alone() };
             let order = LaunchOrder { request, selection: selection.clone(), order };
             let mut watcher = |step: &campaign::Step<'_>| {
                 let told = progress.as_ref().filter(|_| !step.what.is_empty());

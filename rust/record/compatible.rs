@@ -51,6 +51,7 @@ pub fn mismatches(earlier: &Recording, later: &Recording) -> Vec<Mismatch> {
         ("compilers".into(), compilers(earlier), compilers(later)),
         ("tool.version".into(), earlier.tool.version.clone(), later.tool.version.clone()),
         ("tool.features".into(), earlier.tool.features.join(" "), later.tool.features.join(" ")),
+        ("plan.counter".into(), earlier.plan.counter.clone(), later.plan.counter.clone()),
         ("plan.seed".into(), earlier.plan.seed.to_string(), later.plan.seed.to_string()),
     ];
     let is_reference = |backend: &&Backend| backend.name.starts_with("cpp-") && !backend.name.contains('@');

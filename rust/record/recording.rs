@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::origin::Origin;
-use super::series::Series;
+use super::series::{Meter, Series};
 use crate::measure::Fingerprint;
 use crate::parity::{Agreement, Contract, LengthMismatch};
 
@@ -76,6 +76,10 @@ fn is_first_stage(stage: &u8) -> bool {
     *stage == 1
 }
 
+fn is_wall(meter: &Meter) -> bool {
+    *meter == Meter::WallNs
+}
+
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -127,6 +131,12 @@ pub struct PlanRecord {
     pub budget_s: f64,
     /// When measuring ends: `fixed` (blocks and launches as planned).
     pub stop_rule: String,
+    /// Which of the meters is judged.
+    #[serde(default, skip_serializing_if = "is_wall")]
+    pub meter: Meter,
+    /// What counts instructions, where they are judged: `perf-event`, `callgrind`. Their counts differ.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub counter: String,
     /// Unknown fields, kept.
     #[serde(flatten)]
     pub extra: Extra,
@@ -331,6 +341,9 @@ pub struct Memory {
     pub backend: String,
     /// What was read: `peak_rss_bytes`, `prepared_bytes`.
     pub meter: String,
+    /// The launch it was read in; absent where that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<u32>,
     /// The reading.
     pub value_bytes: u64,
     /// Unknown fields, kept.

@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::recording::Extra;
-use crate::measure::{GroupSamples, Sample};
+use crate::measure::{GroupCounts, GroupSamples, Sample};
 
 /// What a value counts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Meter {
     /// Wall time in ns.
+    #[default]
     WallNs,
     /// CPU time of the measuring thread in ns.
     ThreadCpuNs,
@@ -105,6 +106,31 @@ impl Series {
             all.push(series(Meter::ThreadCpuNs, cpu));
         }
         all
+    }
+
+    /// One side's instruction counts. `side` is an index into the group's sides.
+    pub fn from_counts(
+        group: &GroupCounts,
+        side: u32,
+        launch: u32,
+        workload: &str,
+        backend: &str,
+        reference: &str,
+    ) -> Self {
+        let samples: Vec<_> = group.samples.iter().filter(|sample| sample.side == side).collect();
+        Self {
+            workload: workload.to_owned(),
+            backend: backend.to_owned(),
+            reference: reference.to_owned(),
+            meter: Meter::Instructions,
+            launch: vec![launch; samples.len()],
+            block: samples.iter().map(|sample| sample.block).collect(),
+            order: samples.iter().map(|sample| sample.order).collect(),
+            iterations: samples.iter().map(|sample| sample.iterations).collect(),
+            value_ns: samples.iter().map(|sample| sample.instructions).collect(),
+            context_switches: Vec::new(),
+            extra: Extra::new(),
+        }
     }
 
     /// Samples it holds.

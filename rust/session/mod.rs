@@ -18,7 +18,7 @@ pub use selftest::{Found, PLANTED, RoundLauncher, SelfTest, selftest};
 use crate::campaign::CampaignError;
 use crate::gate::verdict::{Certainty, Comparison};
 use crate::gate::{self, ALWAYS_VALID, Answer, Baseline, Case, LEAST_LAUNCHES, Policy, Verdict};
-use crate::record::{self, MergeError, Recording};
+use crate::record::{self, MergeError, Meter, Recording};
 use std::collections::BTreeSet;
 
 /// Everything one session leaves.
@@ -105,12 +105,15 @@ impl Session<'_> {
             Step { index: 0, stage: 1, number: 1, of: self.launches, why: Why::Planned, workloads: None };
         let mut recording = launch(&all)?;
         recording.plan.launches = if recording.plan.launches == 0 { 0 } else { self.launches };
-        if self.stops_early() {
+        let stops_early = self.stops_early() && recording.plan.meter != Meter::Instructions;
+        if stops_early {
             recording.plan.stop_rule = ALWAYS_VALID.into();
         }
         let timed = recording.plan.launches > 0;
+        // Counts repeat: what they show once they show again.
+        let looks_again = timed && self.second_looks && recording.plan.meter != Meter::Instructions;
         for number in 2..=self.launches {
-            let open = match self.open(&recording, number - 1) {
+            let open = match self.open(&recording, number - 1).filter(|_| stops_early) {
                 Some(open) if open.is_empty() => break,
                 open => open,
             };
@@ -120,7 +123,7 @@ impl Session<'_> {
             let step = Step { index: number - 1, number, workloads: open, ..all.clone() };
             add(&mut recording, launch, &step)?;
         }
-        if timed && self.second_looks {
+        if looks_again {
             let undecided = gate::undecided(&self.comparisons(&recording));
             self.look_again(&mut recording, launch, Why::Undecided, 1, undecided)?;
             let flagged = gate::flagged(&self.comparisons(&recording));
