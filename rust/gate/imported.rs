@@ -518,6 +518,7 @@ fn document(
         agreement: AgreementSummary::default(),
         accuracy: Vec::new(),
         validation,
+        power: None,
         suggestions: Vec::new(),
         commands: Vec::new(),
         recording: None,

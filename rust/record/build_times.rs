@@ -68,6 +68,7 @@ pub fn build_recording(
         memory: Vec::new(),
         skipped: Vec::new(),
         incomplete,
+        origin: None,
         extra: Default::default(),
     }
 }

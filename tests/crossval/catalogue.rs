@@ -6,6 +6,7 @@ use bitnet_perfgate::bitnet::formats::{Layout, Weights};
 use bitnet_perfgate::campaign::{self, Cast, Request, TimingPlan};
 use bitnet_perfgate::gate::{self, Answer, Policy};
 use bitnet_perfgate::record::Recording;
+use bitnet_perfgate::workloads::Category;
 use bitnet_perfgate::workloads::catalog::{Profile, catalog};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -56,15 +57,22 @@ fn a_kernel_that_stops_computing_is_not_timed() {
     assert_eq!(gate::judge(&gate::Case::alone(&recording, &Policy::default())).verdict, Answer::Fail);
 }
 
-/// Every pair is compared, every one to the bit, and nothing is left out.
+/// Every pair is compared, every one to the bit, and nothing is left out. Whole models have a test of their own, on a
+/// model that plain loops can bear in an unoptimised build.
 #[test]
 fn every_quick_workload_is_exact_on_every_backend() {
-    let recording = compared(&[], &Cast::new(backends::all()));
+    let here = catalog(Profile::Quick).workloads;
+    let here: Vec<&str> = here
+        .iter()
+        .filter(|workload| workload.category != Category::Inference)
+        .map(|workload| workload.id.as_str())
+        .collect();
+    let recording = compared(&here, &Cast::new(backends::all()));
     let others = subjects().len() - 1;
     if cfg!(feature = "ffi") {
         assert!(others >= 1, "the portable C++ backend runs everywhere: something must be compared");
     }
-    let pairs = catalog(Profile::Quick).workloads.len() * others;
+    let pairs = here.len() * others;
     let unequal: Vec<_> = recording.agreements.iter().filter(|row| !row.exact).collect();
     assert!(unequal.is_empty(), "{unequal:#?}");
     assert_eq!(recording.agreements.len(), pairs, "skipped: {:#?}", recording.skipped);
@@ -89,6 +97,39 @@ fn mixed_precision_reports_what_storage_costs() {
             let (error, snr) = (row.metrics["relative_l2_error"], row.metrics["snr_db"]);
             assert!(range.contains(&error), "{id}: {error:e}");
             assert!((snr + 20.0 * error.log10()).abs() < 1e-6, "{id}: {snr} dB for {error:e}");
+        }
+    }
+}
+
+/// Whole models give the same bits on every backend: Rust over each backend's products, C++ by an engine of its own, on
+/// one thread and on two.
+#[test]
+fn the_tiny_model_is_exact_on_every_backend() {
+    let ids: Vec<String> = [1, 2]
+        .iter()
+        .flat_map(|threads| {
+            ["prefill/tiny/i2_s/pp32", "decode/tiny/i2_s/tg16", "ttft/tiny/i2_s/pp32"]
+                .map(|id| format!("{id}/t{threads}"))
+        })
+        .collect();
+    let named: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let recording = compared(&named, &Cast::new(backends::all()));
+    let unequal: Vec<_> = recording.agreements.iter().filter(|row| !row.exact).collect();
+    assert!(unequal.is_empty(), "{unequal:#?}");
+    let others: Vec<String> = subjects().iter().map(|backend| backend.name().to_owned()).collect();
+    for id in &named {
+        for name in others.iter().filter(|name| *name != "rust-scalar") {
+            let row = recording.agreements.iter().find(|row| row.workload == *id && row.backend == *name);
+            match row {
+                Some(row) => assert!(row.compared >= 320, "{id} on {name}: {row:?}"),
+                None => {
+                    // Plain loops have one thread; nobody else is left out.
+                    let what = format!("{id} on {name}");
+                    let skipped = recording.skipped.iter().find(|skipped| skipped.what == what);
+                    let reason = skipped.map_or("", |skipped| skipped.reason.as_str());
+                    assert!(id.ends_with("/t2") && reason.contains("2 threads"), "{what}: {reason:?}");
+                }
+            }
         }
     }
 }
