@@ -11,9 +11,12 @@ use crate::backends::{
 };
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
 use crate::bitnet::model::{FloatMatrix, FloatType};
+use crate::inference::EngineError;
 use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
+
+mod engines;
 
 /// Backends of this library at most; a test holds `backends::all()` to it.
 const MOST: usize = 8;
@@ -88,14 +91,14 @@ fn says_its_bytes(backend: &dyn Backend) -> bool {
 /// The functions of every index.
 fn tables() -> [sys::bnb_api; MOST] {
     [
-        table::<0>(),
-        table::<1>(),
-        table::<2>(),
-        table::<3>(),
-        table::<4>(),
-        table::<5>(),
-        table::<6>(),
-        table::<7>(),
+        engines::with_engines::<0>(table::<0>()),
+        engines::with_engines::<1>(table::<1>()),
+        engines::with_engines::<2>(table::<2>()),
+        engines::with_engines::<3>(table::<3>()),
+        engines::with_engines::<4>(table::<4>()),
+        engines::with_engines::<5>(table::<5>()),
+        engines::with_engines::<6>(table::<6>()),
+        engines::with_engines::<7>(table::<7>()),
     ]
 }
 
@@ -135,6 +138,13 @@ fn table<const I: usize>() -> sys::bnb_api {
 enum Refusal {
     Argument,
     Backend(BackendError),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Refusal {
+    fn from(why: EngineError) -> Self {
+        Self::Engine(why)
+    }
 }
 
 impl From<BackendError> for Refusal {
@@ -148,20 +158,42 @@ fn answered(work: impl FnOnce() -> Result<(), Refusal>) -> sys::bnb_status {
     let status = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => sys::BNB_OK,
         Ok(Err(Refusal::Argument)) => sys::BNB_INVALID_ARGUMENT,
-        Ok(Err(Refusal::Backend(why))) => match why {
-            BackendError::Unavailable { .. } => sys::BNB_UNAVAILABLE,
-            BackendError::Unsupported { .. } => sys::BNB_UNSUPPORTED,
-            BackendError::NonFinite { .. } => sys::BNB_NON_FINITE,
-            BackendError::Length { .. } => sys::BNB_INVALID_ARGUMENT,
-            BackendError::Format(FormatError::Unsupported { .. }) => sys::BNB_UNSUPPORTED,
-            BackendError::Format(FormatError::Length { .. }) => sys::BNB_INVALID_ARGUMENT,
-            BackendError::Format(_) => sys::BNB_INVALID_DATA,
-            BackendError::OutOfMemory { .. } => sys::BNB_OUT_OF_MEMORY,
-            BackendError::Internal { .. } => sys::BNB_INTERNAL,
-        },
+        Ok(Err(Refusal::Backend(why))) => status_of(&why),
+        Ok(Err(Refusal::Engine(why))) => status_of_engine(&why),
         Err(_) => sys::BNB_INTERNAL,
     };
     status as sys::bnb_status
+}
+
+fn status_of(why: &BackendError) -> u32 {
+    match why {
+        BackendError::Unavailable { .. } => sys::BNB_UNAVAILABLE,
+        BackendError::Unsupported { .. } => sys::BNB_UNSUPPORTED,
+        BackendError::NonFinite { .. } => sys::BNB_NON_FINITE,
+        BackendError::Length { .. } => sys::BNB_INVALID_ARGUMENT,
+        BackendError::Format(FormatError::Unsupported { .. }) => sys::BNB_UNSUPPORTED,
+        BackendError::Format(FormatError::Length { .. }) => sys::BNB_INVALID_ARGUMENT,
+        BackendError::Format(_) => sys::BNB_INVALID_DATA,
+        BackendError::OutOfMemory { .. } => sys::BNB_OUT_OF_MEMORY,
+        BackendError::Internal { .. } => sys::BNB_INTERNAL,
+    }
+}
+
+fn status_of_engine(why: &EngineError) -> u32 {
+    match why {
+        EngineError::Product { source, .. } | EngineError::Backend(source) => status_of(source),
+        EngineError::NormNotFinite { .. } | EngineError::NonFinite { .. } | EngineError::NeedsReset => {
+            sys::BNB_NON_FINITE
+        }
+        EngineError::Tap { .. } => sys::BNB_UNSUPPORTED,
+        EngineError::OutOfMemory { .. } | EngineError::Threads { .. } => sys::BNB_OUT_OF_MEMORY,
+        EngineError::Option { .. }
+        | EngineError::Tensor { .. }
+        | EngineError::Token { .. }
+        | EngineError::Batch { .. }
+        | EngineError::Outputs { .. }
+        | EngineError::Context { .. } => sys::BNB_INVALID_ARGUMENT,
+    }
 }
 
 /// The backend of an index, if it can run here.

@@ -1,15 +1,12 @@
 //! Formats, quantisers and the arithmetic of a linear layer against the real bitnet.cpp: every byte it wrote for
 //! tests/golden, both ways, and every number it computed from them.
 
-#[path = "support/golden_set.rs"]
-mod golden_set;
 #[path = "support/npz.rs"]
 mod npz;
 
 use bitnet_perfgate::bitnet::formats::{self, Layout, Tile, Weights, tl2};
 use bitnet_perfgate::bitnet::quant::{absmax, absmean};
-use golden_set::{golden_names, scalar};
-use npz::Npz;
+use npz::{Npz, golden_names};
 
 /// The number behind the letter(s) `key` in a name like `tl2_m128_k256_bm128_bk96.npz`.
 fn number(name: &str, key: &str) -> usize {
@@ -44,7 +41,7 @@ fn i2s_bytes_are_those_of_bitnet_cpp() {
         let mut whole = golden.clone();
         whole.resize(layout.packed_bytes(), 0);
         let codes = unpack(layout, &whole);
-        let scale = scalar(&mut file, "w_scale");
+        let scale = file.scalar("w_scale");
         assert_eq!(pack(&layout, &codes, scale)[..golden.len()], golden, "{name}");
         if file.contains("w") {
             let w: Vec<f32> = file.data("w");
@@ -78,7 +75,7 @@ fn i2s_cases() -> Vec<I2sCase> {
         I2sCase {
             cols: layout.cols(),
             codes: unpack(layout, &packed),
-            w_scale: scalar(&mut file, "w_scale"),
+            w_scale: file.scalar("w_scale"),
             x: file.data("x"),
             q: file.data("x_q8"),
             x_scale: file.data("x_scale"),
@@ -202,7 +199,7 @@ fn tl2_bytes_are_those_of_bitnet_cpp() {
         let mut file = Npz::golden(&name);
         let codes: Vec<i8> = file.data("q");
         let golden: Vec<u8> = file.data("packed");
-        let scale = scalar(&mut file, "w_scale");
+        let scale = file.scalar("w_scale");
         let ours = pack(&layout, &codes, scale);
         let fixed = layout.scale_offset() + 4;
         assert_eq!(ours.len(), golden.len(), "{name}");
@@ -222,11 +219,11 @@ fn tl2_tables_and_outputs_are_those_of_bitnet_cpp() {
         let mut q = vec![99; x.len()];
         let activation = absmax::quantize_row_tl(&x, &mut q).unwrap();
         assert_eq!(q, file.data::<i8>("x_q"), "{name}");
-        assert_eq!(activation.scale.to_bits(), scalar::<f32>(&mut file, "lut_scale").to_bits(), "{name}");
+        assert_eq!(activation.scale.to_bits(), file.scalar::<f32>("lut_scale").to_bits(), "{name}");
         let (three, two) = q.split_at(layout.three_cols());
         assert_eq!(tl2::lut3(three).unwrap(), file.data::<u8>("lut3"), "{name}");
         assert_eq!(tl2::lut2(two).unwrap(), file.data::<u8>("lut2"), "{name}");
-        let w_scale: f32 = scalar(&mut file, "w_scale");
+        let w_scale: f32 = file.scalar("w_scale");
         let codes: Vec<i8> = file.data("q");
         let golden: Vec<f32> = file.data("y");
         assert_eq!(golden.len(), layout.rows(), "{name}");

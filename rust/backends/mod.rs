@@ -19,7 +19,7 @@ pub mod rust_simd;
 pub mod vector;
 
 use crate::bitnet::formats::{FormatError, Layout, Weights};
-use crate::bitnet::model::FloatMatrix;
+use crate::bitnet::model::{FloatMatrix, Graph, NamedTensor, RunOptions};
 use std::sync::Arc;
 
 /// Whether a backend can run on this machine.
@@ -174,6 +174,17 @@ pub trait Backend: Send + Sync {
         Err(checks::unsupported(self.name(), "float products"))
     }
 
+    /// Makes a whole model ready: an engine of the backend's own. Never timed.
+    fn prepare_model<'a>(
+        &'a self,
+        graph: &Graph,
+        tensors: &[NamedTensor<'a>],
+        options: &RunOptions,
+    ) -> Result<Box<dyn WholeModel + 'a>, BackendError> {
+        let _ = (graph, tensors, options);
+        Err(checks::unsupported(self.name(), "whole models"))
+    }
+
     /// Returns when none of its threads is running or spinning.
     fn quiesce(&self) {}
 }
@@ -210,6 +221,32 @@ pub trait FloatMatmul {
     /// `y` `[n, rows]` = products of the matrix's rows with `x` `[n, cols]`; `n = x.len() / cols`, at most `n_max`. x is
     /// not looked at for NaN.
     fn matmul_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError>;
+}
+
+/// A whole model with its cache, run by a backend's own engine (`docs/NUMERICS.md`, whole models). Tokens, counts and
+/// positions are the caller's to check: `inference::ForeignEngine` does.
+pub trait WholeModel {
+    /// Runs tokens as so many columns at once and keeps the logits of the last `n_outputs`.
+    /// [`BackendError::NonFinite`] means that a value inside is no number any more; its index means nothing.
+    fn prefill(&mut self, tokens: &[u32], n_outputs: usize) -> Result<(), BackendError>;
+
+    /// Runs one token and keeps its logits.
+    fn decode(&mut self, token: u32) -> Result<(), BackendError>;
+
+    /// Copies the logits that the last call kept; `out` has exactly their number.
+    fn logits(&mut self, out: &mut [f32]) -> Result<(), BackendError>;
+
+    /// From now on keeps the intermediate of that name, `n` values of it.
+    fn tap(&mut self, name: &str, n: usize) -> Result<(), BackendError>;
+
+    /// The `n` values that were asked for, as far as calls have written them.
+    fn tapped(&self, name: &str) -> Option<&[f32]>;
+
+    /// Ends every tap.
+    fn untap(&mut self);
+
+    /// Forgets every token.
+    fn reset(&mut self) -> Result<(), BackendError>;
 }
 
 /// THE list of backends, from the oracle to the fastest, Rust before C++; those that cannot run here included.

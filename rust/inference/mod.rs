@@ -1,14 +1,16 @@
 //! Whole models: tokens in, logits out.
 //!
 //! An [`Engine`] runs one model with one cache. There are two kinds: [`Transformer`] is ours, over the products of any
-//! backend; `ForeignEngine` is whatever stands behind the C contract. Both compute `docs/NUMERICS.md`, so their logits
+//! backend; [`ForeignEngine`] is whatever stands behind the C contract. Both compute `docs/NUMERICS.md`, so their logits
 //! are equal to the bit. What happens inside can be watched by name ([`Intermediate`]), and two engines can be held
-//! against each other, operation by operation (`divergence`).
+//! against each other, operation by operation ([`divergence`]).
 //!
 //! An engine allocates when it is made, and when a tap is set; running allocates nothing. It reads no clock: who wants
 //! to know where time goes sets a watcher ([`Transformer::watch`]) and reads one there.
 
 mod attention;
+pub mod divergence;
+mod foreign;
 mod intermediate;
 mod linear;
 mod observers;
@@ -19,6 +21,7 @@ pub use crate::bitnet::model::graph::{GraphError, read_model};
 pub use crate::bitnet::model::{
     Activation, CacheType, Graph, NamedTensor, Numerics, RopePairs, RunOptions, TensorData,
 };
+pub use foreign::ForeignEngine;
 pub use intermediate::{Intermediate, Operation};
 pub use observers::Watcher;
 pub use transformer::Transformer;
@@ -47,6 +50,16 @@ pub enum EngineError {
         found: String,
         /// What there has to be.
         expected: String,
+    },
+    /// A NaN or an infinity among the weights of a norm, or a scale that is none.
+    #[error("tensor {name:?}: found {value} at index {index}, expected finite numbers")]
+    NormNotFinite {
+        /// Its name.
+        name: String,
+        /// The first place.
+        index: usize,
+        /// What stands there.
+        value: String,
     },
     /// A backend could not make or multiply the matrix of this tensor.
     #[error("tensor {name:?}: {source}")]
@@ -105,8 +118,8 @@ pub enum EngineError {
         /// Position of the token in the context.
         position: usize,
     },
-    /// A call after [`EngineError::NonFinite`], before a reset.
-    #[error("the cache holds values that are no numbers since the last call: reset the engine")]
+    /// A call after one that failed while it ran, before a reset.
+    #[error("the last call failed while it ran, and left the cache half written: reset the engine")]
     NeedsReset,
     /// A name that stands for no intermediate of this model.
     #[error("no intermediate of this model is called {name:?}; the first is \"inp_embd.GET_ROWS\"")]

@@ -9,76 +9,111 @@ use crate::bitnet::model::{FloatMatrix, FloatType};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// One block.
-pub(super) struct Layer<'a> {
+/// One block; `L` is a linear layer, found or prepared.
+pub(super) struct Layer<L> {
     pub(super) attn_norm: Vec<f32>,
-    pub(super) attn_q: Linear<'a>,
-    pub(super) attn_k: Linear<'a>,
-    pub(super) attn_v: Linear<'a>,
+    pub(super) attn_q: L,
+    pub(super) attn_k: L,
+    pub(super) attn_v: L,
     pub(super) attn_sub_norm: Option<Vec<f32>>,
-    pub(super) attn_output: Linear<'a>,
+    pub(super) attn_output: L,
     pub(super) ffn_norm: Vec<f32>,
-    pub(super) ffn_gate: Linear<'a>,
-    pub(super) ffn_up: Linear<'a>,
+    pub(super) ffn_gate: L,
+    pub(super) ffn_up: L,
     pub(super) ffn_sub_norm: Option<Vec<f32>>,
-    pub(super) ffn_down: Linear<'a>,
+    pub(super) ffn_down: L,
 }
 
-/// Everything that has weights.
+impl<L> Layer<L> {
+    fn try_map<M>(self, mut f: impl FnMut(L) -> Result<M, EngineError>) -> Result<Layer<M>, EngineError> {
+        Ok(Layer {
+            attn_norm: self.attn_norm,
+            attn_q: f(self.attn_q)?,
+            attn_k: f(self.attn_k)?,
+            attn_v: f(self.attn_v)?,
+            attn_sub_norm: self.attn_sub_norm,
+            attn_output: f(self.attn_output)?,
+            ffn_norm: self.ffn_norm,
+            ffn_gate: f(self.ffn_gate)?,
+            ffn_up: f(self.ffn_up)?,
+            ffn_sub_norm: self.ffn_sub_norm,
+            ffn_down: f(self.ffn_down)?,
+        })
+    }
+}
+
+/// A linear layer that was found among the tensors.
+pub(super) struct Found<'a> {
+    name: String,
+    weights: Weights<'a>,
+    /// Of its `.scale` tensor.
+    after: Option<f32>,
+}
+
+/// A model whose tensors are all there.
+pub(super) struct Plan<'a> {
+    embedding: FloatMatrix<'a>,
+    layers: Vec<Layer<Found<'a>>>,
+    output_norm: Vec<f32>,
+    head: (&'static str, FloatMatrix<'a>),
+}
+
+/// Everything that has weights, ready to run.
 pub(super) struct Parts<'a> {
     pub(super) embedding: FloatMatrix<'a>,
-    pub(super) layers: Vec<Layer<'a>>,
+    pub(super) layers: Vec<Layer<Linear<'a>>>,
     pub(super) output_norm: Vec<f32>,
     pub(super) head: Box<dyn FloatMatmul + 'a>,
     pub(super) head_type: FloatType,
 }
 
-/// Checks the tensors and prepares their products on `backend`.
-pub(super) fn assemble<'a>(
-    backend: &'a dyn Backend,
-    graph: &Graph,
-    tensors: &[NamedTensor<'a>],
-    options: &RunOptions,
-) -> Result<Parts<'a>, EngineError> {
+/// Finds every tensor of the graph, and none beside.
+pub(super) fn plan<'a>(graph: &Graph, tensors: &[NamedTensor<'a>]) -> Result<Plan<'a>, EngineError> {
     let mut pool = Pool::new(tensors)?;
-    let n_max = options.batch.min(options.context);
     let embedding = pool.matrix(EMBEDDING, graph.vocab, graph.hidden)?;
-    let mut layers = Vec::new();
-    for layer in 0..graph.layers {
-        layers.push(assemble_layer(backend, graph, &mut pool, layer, (n_max, options.threads))?);
-    }
+    let layers: Result<_, _> = (0..graph.layers).map(|layer| plan_layer(graph, &mut pool, layer)).collect();
+    let layers = layers?;
     let output_norm = pool.norm("output_norm.weight".to_string(), graph.hidden)?;
-    let (head_name, head_matrix) = match pool.0.contains_key(HEAD) {
+    let head = match pool.0.contains_key(HEAD) {
         true => (HEAD, pool.matrix(HEAD, graph.vocab, graph.hidden)?),
         false => (EMBEDDING, embedding),
     };
-    if let Some(name) = pool.0.keys().next() {
-        let (found, expected) = ("a tensor", "none of that name in this graph");
-        return Err(tensor_error(name, found, expected));
+    match pool.0.keys().next() {
+        Some(name) => Err(tensor_error(name, "a tensor", "none of that name in this graph")),
+        None => Ok(Plan { embedding, layers, output_norm, head }),
     }
-    let n_head = options.outputs.min(n_max);
-    let head = prepare_head(backend, head_matrix, n_head, options.threads)
+}
+
+/// Prepares the products of a plan on `backend`.
+pub(super) fn assemble<'a>(
+    backend: &'a dyn Backend,
+    plan: Plan<'a>,
+    options: &RunOptions,
+) -> Result<Parts<'a>, EngineError> {
+    let n_max = options.batch.min(options.context);
+    let prepare = |found: Found<'a>| {
+        let Found { name, weights, after } = found;
+        Linear::prepare(backend, &name, weights, after, (n_max, options.threads))
+    };
+    let layers: Result<_, _> = plan.layers.into_iter().map(|layer| layer.try_map(prepare)).collect();
+    let (head_name, matrix) = plan.head;
+    let head = prepare_head(backend, matrix, options.outputs.min(n_max), options.threads)
         .map_err(|source| EngineError::Product { name: head_name.to_string(), source })?;
-    Ok(Parts { embedding, layers, output_norm, head, head_type: head_matrix.float_type() })
+    let (embedding, output_norm) = (plan.embedding, plan.output_norm);
+    Ok(Parts { embedding, layers: layers?, output_norm, head, head_type: matrix.float_type() })
 }
 
 const EMBEDDING: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
 
-fn assemble_layer<'a>(
-    backend: &'a dyn Backend,
-    graph: &Graph,
-    pool: &mut Pool<'a>,
-    layer: usize,
-    how: (usize, usize),
-) -> Result<Layer<'a>, EngineError> {
+fn plan_layer<'a>(graph: &Graph, pool: &mut Pool<'a>, layer: usize) -> Result<Layer<Found<'a>>, EngineError> {
     let (hidden, ffn, q_dim, kv_dim) = (graph.hidden, graph.ffn, graph.q_dim(), graph.kv_dim());
     let norm = |pool: &mut Pool<'a>, part: &str, n| pool.norm(format!("blk.{layer}.{part}.weight"), n);
     let linear = |pool: &mut Pool<'a>, part: &str, rows, cols| {
         let name = format!("blk.{layer}.{part}.weight");
         let weights = pool.ternary(&name, rows, cols)?;
         let after = pool.after(format!("blk.{layer}.{part}.scale"))?;
-        Linear::prepare(backend, &name, weights, after, how)
+        Ok::<_, EngineError>(Found { name, weights, after })
     };
     let sub = |pool: &mut Pool<'a>, part: &str, n| graph.sub_norms.then(|| norm(pool, part, n)).transpose();
     Ok(Layer {
@@ -155,9 +190,7 @@ impl<'a> Pool<'a> {
         matrix.float_type().decode(matrix.bytes(), &mut values);
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => {
-                Err(tensor_error(&name, format!("{} at index {index}", values[index]), "finite numbers"))
-            }
+            Some(index) => Err(EngineError::NormNotFinite { name, index, value: values[index].to_string() }),
         }
     }
 

@@ -12,9 +12,9 @@
 //! heads for attention. A row is computed by one thread in a fixed order, so their number changes no bit.
 
 use super::attention::{Cache, Scores, attention};
-use super::linear::{Codes, Tools, project};
+use super::linear::{Codes, Linear, Tools, project};
 use super::observers::{Observers, Watcher};
-use super::parts::{Layer, Parts, assemble};
+use super::parts::{Layer, Parts, assemble, plan};
 use super::{
     Activation, CacheType, Engine, EngineError, Graph, NamedTensor, Numerics, Operation, RopePairs,
     RunOptions, check_call, check_made, zeros,
@@ -109,7 +109,7 @@ impl<'a> Transformer<'a> {
         options: &RunOptions,
     ) -> Result<Self, EngineError> {
         check_made(graph, options)?;
-        let parts = assemble(backend, graph, tensors, options)?;
+        let parts = assemble(backend, plan(graph, tensors)?, options)?;
         let threads = options.threads;
         let team =
             Team::shared(threads).map_err(|why| EngineError::Threads { threads, why: why.to_string() })?;
@@ -268,7 +268,7 @@ impl Pass<'_> {
         self.options.numerics == Numerics::Ggml && self.options.cache == CacheType::F16
     }
 
-    fn attention(&mut self, index: usize, layer: &mut Layer<'_>) -> Result<(), EngineError> {
+    fn attention(&mut self, index: usize, layer: &mut Layer<Linear<'_>>) -> Result<(), EngineError> {
         let rounds = self.rounds();
         let Self { graph, tools, angles, cache, scratch, observers, position, n, .. } = self;
         let (n, position) = (*n, *position);
@@ -321,7 +321,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn feed_forward(&mut self, index: usize, layer: &mut Layer<'_>) -> Result<(), EngineError> {
+    fn feed_forward(&mut self, index: usize, layer: &mut Layer<Linear<'_>>) -> Result<(), EngineError> {
         let Self { graph, tools, scratch, observers, position, n, .. } = self;
         let (n, position) = (*n, *position);
         let (hidden, ffn) = (graph.hidden, graph.ffn);

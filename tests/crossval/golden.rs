@@ -1,7 +1,6 @@
 //! The Rust backends against what the real bitnet.cpp computed (tests/golden).
 
-use super::golden_set::{golden_names, scalar};
-use super::npz::Npz;
+use super::npz::{Npz, golden_names};
 use super::support::{Fenced, activations, bits, linear_bits, packed, prepare, products, subjects};
 use bitnet_perfgate::backends::{Backend, WeightRule};
 use bitnet_perfgate::bitnet::formats::{Layout, Tile, Weights, unpack};
@@ -35,7 +34,7 @@ impl I2sCase {
         let mut file = Npz::golden(name);
         let mut bytes: Vec<u8> = file.data("packed");
         bytes.resize(layout.packed_bytes(), 0);
-        let scale: f32 = scalar(&mut file, "w_scale");
+        let scale: f32 = file.scalar("w_scale");
         assert_eq!(Weights::new(layout, &bytes).unwrap().scale(), scale, "{name}");
         Self {
             name: name.to_string(),

@@ -7,9 +7,6 @@ mod support;
 #[path = "../support/npz.rs"]
 mod npz;
 
-#[path = "../support/golden_set.rs"]
-mod golden_set;
-
 mod catalogue;
 mod float;
 mod golden;

@@ -2,5 +2,6 @@
 #![cfg(feature = "ffi")]
 
 mod bindings;
+mod engines;
 mod floats;
 mod plugins;

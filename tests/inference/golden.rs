@@ -1,8 +1,9 @@
 //! The tiny model of the real bitnet.cpp: its logits, and every intermediate of its first layer.
 
-use super::npz::{Npz, golden_dir};
+use super::npz::{Npz, golden_dir, golden_names};
 use bitnet_perfgate::backends::rust_scalar::RustScalar;
 use bitnet_perfgate::backends::{self, Availability, Backend};
+use bitnet_perfgate::bitnet::formats::{Layout, Weights};
 use bitnet_perfgate::bitnet::model::gguf::Gguf;
 use bitnet_perfgate::bitnet::quant::absmax;
 use bitnet_perfgate::inference::{
@@ -73,6 +74,22 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Every golden file of a whole model is read by a test of this target.
+#[test]
+fn golden_files_of_models_are_these() {
+    assert_eq!(golden_names("tiny_", ".npz"), ["tiny_logits.npz", "tiny_nodes_layer0.npz"]);
+}
+
+/// The scale that products are multiplied by stands where bitnet.cpp put it.
+#[test]
+fn the_scale_of_a_golden_matrix_is_found() {
+    let mut golden = Npz::golden("i2s_m3_k256_n1.npz");
+    let mut bytes = golden.data::<u8>("packed");
+    bytes.resize(Layout::i2s(3, 256).expect("legal").packed_bytes(), 0);
+    let weights = Weights::new(Layout::i2s(3, 256).expect("legal"), &bytes).expect("legal");
+    assert_eq!(weights.scale(), golden.scalar::<f32>("w_scale"));
 }
 
 /// The values of bitnet.cpp at all 12 positions, in both modes, and the same bits from every backend.

@@ -4,6 +4,9 @@
 #[path = "../support/npz.rs"]
 mod npz;
 
+mod divergence;
 mod golden;
 mod invariants;
+mod loops;
 mod models;
+mod refusals;

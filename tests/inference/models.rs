@@ -62,6 +62,8 @@ impl Made {
             heads: self.heads,
             kv_heads: self.kv_heads,
             tied_head: self.tied,
+            // Published tiles are of large matrices: one layer of them is enough.
+            layers: if self.format == WeightFormat::I2S { 2 } else { 1 },
             ..ModelConfig::preset("tiny").expect("a preset")
         };
         let mut tensors = Vec::new();

@@ -89,9 +89,27 @@ impl Npz {
     pub fn data<T: Element>(&mut self, name: &str) -> Vec<T> {
         self.array(name).data
     }
+
+    /// The only element of an array of one.
+    pub fn scalar<T: Element + Copy>(&mut self, name: &str) -> T {
+        let data = self.data(name);
+        assert_eq!(data.len(), 1, "{}: {name} is not a scalar", self.path.display());
+        data[0]
+    }
 }
 
 /// The folder of golden files.
 pub fn golden_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Names of the golden files that begin and end so, sorted.
+pub fn golden_names(prefix: &str, suffix: &str) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(golden_dir())
+        .expect("tests/golden is there")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with(prefix) && name.ends_with(suffix))
+        .collect();
+    names.sort();
+    names
 }

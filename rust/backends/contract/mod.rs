@@ -3,6 +3,7 @@
 
 mod floats;
 pub(super) mod fp_mode;
+mod models;
 pub mod safe;
 pub mod supplier;
 

@@ -1,4 +1,5 @@
-//! One `bnb_api` as a safe [`Backend`]: every `unsafe` of the contract stands here and, for float products, in `floats.rs`.
+//! One `bnb_api` as a safe [`Backend`]: every `unsafe` of the contract stands here and, for float products, in `floats.rs`, for whole
+//! models in `models.rs`.
 //!
 //! Lengths are checked on this side before the call, the callee checks them again. The structure is copied up to
 //! the callee's `struct_size`, so a library compiled against an older minor version offers what it has and the
@@ -6,15 +7,16 @@
 //! the contract gives no position (which input was NaN, which byte was no code) it is looked up here. A call into
 //! a library that a user names is followed by a look at the floating-point mode, see `fp_mode.rs`.
 
-use super::floats;
 use super::fp_mode::FpMode;
 use super::supplier::Entry;
 use super::sys;
+use super::{floats, models};
 use crate::backends::{
-    Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, checks,
+    Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, WholeModel,
+    checks,
 };
 use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
-use crate::bitnet::model::FloatMatrix;
+use crate::bitnet::model::{FloatMatrix, Graph, NamedTensor, RunOptions};
 use std::ffi::{CStr, c_char};
 use std::marker::PhantomData;
 use std::mem::{offset_of, size_of};
@@ -124,6 +126,9 @@ impl ContractBackend {
         let build_info = read_build_info(api.build_info).map_err(malformed)?;
         if api.matmul_prepare.is_some() && api.matmul_free.is_none() {
             return Err(malformed("it has a matmul_prepare but no matmul_free: offer both or none".into()));
+        }
+        if api.engine_create.is_some() && api.engine_free.is_none() {
+            return Err(malformed("it has an engine_create but no engine_free: offer both or none".into()));
         }
         if api.float_prepare.is_some() && api.float_free.is_none() {
             return Err(malformed("it has a float_prepare but no float_free: offer both or none".into()));
@@ -344,6 +349,15 @@ impl Backend for ContractBackend {
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
         floats::prepare(self, matrix, arithmetic, n_max, threads)
+    }
+
+    fn prepare_model<'a>(
+        &'a self,
+        graph: &Graph,
+        tensors: &[NamedTensor<'a>],
+        options: &RunOptions,
+    ) -> Result<Box<dyn WholeModel + 'a>, BackendError> {
+        models::prepare(self, graph, tensors, options)
     }
 
     fn quiesce(&self) {
