@@ -174,6 +174,11 @@ pub trait Backend: Send + Sync {
         Err(checks::unsupported(self.name(), "float products"))
     }
 
+    /// Whether it brings an engine of its own for whole models. Where it does not, ours runs over its products.
+    fn brings_engine(&self) -> bool {
+        false
+    }
+
     /// Makes a whole model ready: an engine of the backend's own. Never timed.
     fn prepare_model<'a>(
         &'a self,

@@ -272,7 +272,7 @@ fn zeros<T: Clone + Default>(what: &'static str, rows: usize, cols: usize) -> Re
     Ok(buffer)
 }
 
-/// An engine of that backend's: ours over its products, or the one that stands behind the contract if it brings one.
+/// The engine of a backend: its own if it brings one, else ours over its products.
 ///
 /// # Errors
 /// [`EngineError`]: what the graph, the tensors or the options are not.
@@ -282,6 +282,9 @@ pub fn engine<'a>(
     tensors: &[NamedTensor<'a>],
     options: &RunOptions,
 ) -> Result<Box<dyn Engine + 'a>, EngineError> {
+    if backend.brings_engine() {
+        return Ok(Box::new(ForeignEngine::new(backend, graph, tensors, options)?));
+    }
     Ok(Box::new(Transformer::new(backend, graph, tensors, options)?))
 }
 

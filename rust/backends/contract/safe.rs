@@ -351,6 +351,10 @@ impl Backend for ContractBackend {
         floats::prepare(self, matrix, arithmetic, n_max, threads)
     }
 
+    fn brings_engine(&self) -> bool {
+        self.api.engine_create.is_some()
+    }
+
     fn prepare_model<'a>(
         &'a self,
         graph: &Graph,
