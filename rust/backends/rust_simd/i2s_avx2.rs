@@ -40,7 +40,7 @@ use super::outputs::Outputs;
 /// 32 bytes: the codes of a block, or 32 activations.
 pub(super) type Lane = [u8; 32];
 /// The activations of a block, by group.
-type Groups = [[i8; 32]; 4];
+pub(super) type Groups = [[i8; 32]; 4];
 /// The activations of a block of `C` rows, by group and row.
 type Columns<const C: usize> = [[[i8; 32]; C]; 4];
 
@@ -333,7 +333,7 @@ fn has_both_bits(byte: u8) -> u8 {
 
 /// Sum of a row of activations, which fits int32 for every K a backend accepts.
 #[target_feature(enable = "avx2,fma")]
-fn sum(q: &[i8]) -> i32 {
+pub(super) fn sum(q: &[i8]) -> i32 {
     let mut sums = _mm256_setzero_si256();
     for q in groups(q).as_flattened() {
         sums = _mm256_add_epi32(sums, widen(_mm256_maddubs_epi16(_mm256_set1_epi8(1), load_i8(q))));
@@ -361,7 +361,7 @@ fn add_products(mut sums: __m256i, u: __m256i, q: __m256i) -> __m256i {
 /// The same activations, to be loaded again: a multiplication takes them from L1 at no cost, and the registers
 /// they would occupy are needed for sums.
 #[inline]
-fn reload<T>(q: &T) -> &T {
+pub(super) fn reload<T>(q: &T) -> &T {
     let mut q: *const T = q;
     // SAFETY: no instruction; the pointer comes back as it was.
     unsafe {
@@ -380,7 +380,7 @@ fn widen(sums: __m256i) -> __m256i {
 /// The total of eight int32.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn sum_lanes(v: __m256i) -> i32 {
+pub(super) fn sum_lanes(v: __m256i) -> i32 {
     lanes_of(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)))
         .into_iter()
         .fold(0, i32::wrapping_add)
@@ -389,7 +389,7 @@ fn sum_lanes(v: __m256i) -> i32 {
 /// The four totals of four vectors of eight int32.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_lanes(vectors: [__m256i; 4]) -> __m128i {
+pub(super) fn add_lanes(vectors: [__m256i; 4]) -> __m128i {
     let quarters = add_pairs(vectors);
     _mm_add_epi32(_mm256_castsi256_si128(quarters), _mm256_extracti128_si256::<1>(quarters))
 }
@@ -402,27 +402,27 @@ fn add_pairs([a, b, c, d]: [__m256i; 4]) -> __m256i {
 }
 
 /// Activations of whole blocks.
-fn groups(q: &[i8]) -> &[Groups] {
+pub(super) fn groups(q: &[i8]) -> &[Groups] {
     q.as_chunks::<32>().0.as_chunks::<4>().0
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load(bytes: &Lane) -> __m256i {
+pub(super) fn load(bytes: &Lane) -> __m256i {
     // SAFETY: the array is 32 bytes; an unaligned load.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load_i8(bytes: &[i8; 32]) -> __m256i {
+pub(super) fn load_i8(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: the array is 32 bytes; an unaligned load.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn lanes_of(v: __m128i) -> [i32; 4] {
+pub(super) fn lanes_of(v: __m128i) -> [i32; 4] {
     let mut lanes = [0; 4];
     // SAFETY: the array is 16 bytes; an unaligned store.
     unsafe { _mm_storeu_si128(lanes.as_mut_ptr().cast(), v) };
@@ -433,7 +433,7 @@ fn lanes_of(v: __m128i) -> [i32; 4] {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 #[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn prefetch(at: &Lane) {
+pub(super) fn prefetch(at: &Lane) {
     // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) }
 }

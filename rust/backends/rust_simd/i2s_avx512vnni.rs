@@ -3,10 +3,10 @@
 //! stored form u = 0, 1, 2 with int8 activations and adds four products to an int32 without saturation; sum(q) is taken
 //! off once per activation row. int32 sums may wrap on the way: the difference is right modulo 2^32, and it fits.
 //!
-//! One activation row (`gemv`): 64 bytes are two blocks, so the activations are laid out once in the same order, 256
-//! columns as four vectors by group. Bits are cut out with an `affine` instruction that shifts and masks at once. Four
-//! weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd block ends the
-//! row with half a vector of zeros.
+//! Up to four activation rows (`direct`): 64 bytes are two blocks, so the activations are laid out once in the same
+//! order, 256 columns as four vectors by group. Bits are cut out with an `affine` instruction that shifts and masks at
+//! once. Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd
+//! block ends the row with half a vector of zeros.
 //!
 //! More (`gemm`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
 //! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes.
@@ -25,10 +25,10 @@ use i2s_avx2::{BLOCK, Lane};
 /// The activations of two blocks, by group.
 type Groups = [[i8; 64]; 4];
 
+/// Activation rows up to which unpacking for each product is faster than unpacking to a panel.
+const MAX_DIRECT_ROWS: usize = 4;
 /// How far ahead of its use a weight row is fetched, in bytes.
 const PREFETCH_BYTES: usize = 1536;
-/// Blocks of a strip: as many columns as a panel holds.
-const STRIP_BLOCKS: usize = panel::COLS / BLOCK;
 /// Dwords of a block of one row.
 const DWORDS: usize = 8;
 
@@ -40,7 +40,7 @@ struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    /// One activation row.
+    /// `[4, blocks / 2]`, rounded up
     groups: Vec<Groups>,
     panel: Box<Panel>,
 }
@@ -57,7 +57,7 @@ pub(super) fn part<'a>(
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        groups: vec![[[0; 64]; 4]; blocks.div_ceil(2)],
+        groups: vec![[[0; 64]; 4]; MAX_DIRECT_ROWS * blocks.div_ceil(2)],
         panel: Panel::new(),
     })
 }
@@ -65,7 +65,15 @@ pub(super) fn part<'a>(
 impl Product for I2s<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: the token proves that this CPU has these features.
-        unsafe { if n == 1 { gemv(self, q, out.of(0)) } else { gemm(self, q, out) } }
+        unsafe {
+            match n {
+                1 => direct::<1>(self, q, out),
+                2 => direct::<2>(self, q, out),
+                3 => direct::<3>(self, q, out),
+                MAX_DIRECT_ROWS => direct::<4>(self, q, out),
+                _ => gemm(self, q, out),
+            }
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -73,29 +81,38 @@ impl Product for I2s<'_> {
     }
 }
 
-/// `out` `[rows]` for one activation row.
+/// The results of `C` activation rows.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn gemv(weights: &mut I2s<'_>, q: &[i8], out: &mut [i32]) {
+fn direct<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
     let I2s { codes, rows, blocks, ref mut groups, .. } = *weights;
-    let q_sum = panel::sum(q);
-    lay_out(q, groups);
-    let q = &groups[..];
+    let mut q_sums = [0; C];
+    for ((q_sum, q), groups) in
+        q_sums.iter_mut().zip(q.chunks_exact(blocks * BLOCK)).zip(groups.chunks_mut(blocks.div_ceil(2)))
+    {
+        *q_sum = panel::sum(q);
+        lay_out(q, groups);
+    }
+    let mut q = [&groups[..0]; C];
+    for (q, groups) in q.iter_mut().zip(groups.chunks(blocks.div_ceil(2))) {
+        *q = groups;
+    }
     let quarter = rows / 4;
-    let (a, codes) = codes.split_at(quarter * blocks);
-    let (b, codes) = codes.split_at(quarter * blocks);
-    let (c, codes) = codes.split_at(quarter * blocks);
-    let (d, codes) = codes.split_at(quarter * blocks);
     for i in 0..quarter {
-        let row = i * blocks..(i + 1) * blocks;
-        let dots = gemv_rows([&a[row.clone()], &b[row.clone()], &c[row.clone()], &d[row]], q);
-        for (stream, dot) in add_lanes(dots).into_iter().enumerate() {
-            out[stream * quarter + i] = dot.wrapping_sub(q_sum);
+        let four = [0, 1, 2, 3].map(|stream| &codes[(stream * quarter + i) * blocks..][..blocks]);
+        let dots = direct_rows(four, q);
+        for c in 0..C {
+            let out = out.of(c);
+            for (stream, dot) in add_lanes([0, 1, 2, 3].map(|r| dots[r][c])).into_iter().enumerate() {
+                out[stream * quarter + i] = dot.wrapping_sub(q_sums[c]);
+            }
         }
     }
-    for (i, out) in out[4 * quarter..].iter_mut().enumerate() {
-        let [dot] = gemv_rows([&codes[i * blocks..][..blocks]], q);
-        *out = _mm512_reduce_add_epi32(dot).wrapping_sub(q_sum);
+    for row in 4 * quarter..rows {
+        let [dots] = direct_rows([&codes[row * blocks..][..blocks]], q);
+        for c in 0..C {
+            out.of(c)[row] = _mm512_reduce_add_epi32(dots[c]).wrapping_sub(q_sums[c]);
+        }
     }
 }
 
@@ -111,39 +128,56 @@ fn lay_out(q: &[i8], groups: &mut [Groups]) {
     }
 }
 
-/// For each of `R` weight rows, sixteen int32 that add up to its product with `q`.
+/// For each of `R` weight rows and `C` activation rows, sixteen int32 that add up to their product.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m512i; R] {
+fn direct_rows<const R: usize, const C: usize>(rows: [&[Lane]; R], q: [&[Groups]; C]) -> [[__m512i; C]; R] {
     let blocks = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == blocks) && q.len() == blocks.div_ceil(2));
-    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    assert!(rows.iter().all(|row| row.len() == blocks));
+    assert!(q.iter().all(|q| q.len() == blocks.div_ceil(2)));
+    let mut sums = [[[_mm512_setzero_si512(); C]; R]; 2];
     for pair in 0..blocks / 2 {
-        // SAFETY: `q` is as long as the rows have pairs of blocks, the odd one counted.
-        let q = unsafe { q.get_unchecked(pair) }.each_ref().map(|q| load_i8(q));
+        let mut codes = [_mm512_setzero_si512(); R];
         for r in 0..R {
             // SAFETY: two blocks of the row; the compiler does not see it and would compare every time.
-            let codes: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
-            prefetch(codes);
-            add_products(&mut sums[r], load(codes), q);
+            let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
+            prefetch(two);
+            codes[r] = load(two);
         }
+        // SAFETY: `q` is as long as the rows have pairs of blocks, the odd one counted.
+        add_products(&mut sums, codes, q.map(|q| unsafe { q.get_unchecked(pair) }));
     }
     if blocks % 2 == 1 {
-        let q = q[blocks / 2].each_ref().map(|q| load_i8(q));
-        for r in 0..R {
-            add_products(&mut sums[r], _mm512_zextsi256_si512(load_block(&rows[r][blocks - 1])), q);
+        let codes = rows.map(|row| _mm512_zextsi256_si512(load_block(&row[blocks - 1])));
+        add_products(&mut sums, codes, q.map(|q| &q[blocks / 2]));
+    }
+    let [mut even, odd] = sums;
+    for r in 0..R {
+        for c in 0..C {
+            even[r][c] = _mm512_add_epi32(even[r][c], odd[r][c]);
         }
     }
-    sums.map(|[even, odd]| _mm512_add_epi32(even, odd))
+    even
 }
 
-/// Adds the products of 256 columns of one weight row.
+/// Adds the products of 256 columns. With one activation row two sums for each weight row take turns: one would have
+/// to wait for itself.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn add_products(sums: &mut [__m512i; 2], codes: __m512i, q: [__m512i; 4]) {
-    let u = unpack(codes);
+fn add_products<const R: usize, const C: usize>(
+    sums: &mut [[[__m512i; C]; R]; 2],
+    codes: [__m512i; R],
+    q: [&Groups; C],
+) {
     for g in 0..4 {
-        sums[g % 2] = _mm512_dpbusd_epi32(sums[g % 2], u[g], q[g]);
+        let sums = &mut sums[if C == 1 { g % 2 } else { 0 }];
+        let u = codes.map(|codes| unpack(codes)[g]);
+        for c in 0..C {
+            let q = load_i8(&q[c][g]);
+            for r in 0..R {
+                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], u[r], q);
+            }
+        }
     }
 }
 
@@ -185,48 +219,51 @@ fn gemm(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
     let I2s { codes, rows, blocks, panel, .. } = weights;
     let (rows, blocks, cols) = (*rows, *blocks, *blocks * BLOCK);
     let step = panel::resident_rows(cols);
+    let strip_blocks = panel::cols(q.len() / cols) / BLOCK;
     for (i, q) in q.chunks(step * cols).enumerate() {
         panel::start(q, cols, i * step, out);
         for row in (0..rows).step_by(ROWS) {
             // A matrix that ends within the panel repeats its last row; what comes of it is dropped.
             let kept = (rows - row).min(ROWS);
-            let mut begins = [0; ROWS];
-            for (r, begin) in begins.iter_mut().enumerate() {
-                *begin = (row + r.min(kept - 1)) * blocks;
+            let mut lines = [&codes[..0]; ROWS];
+            for (r, line) in lines.iter_mut().enumerate() {
+                *line = &codes[(row + r.min(kept - 1)) * blocks..][..blocks];
             }
-            for block in (0..blocks).step_by(STRIP_BLOCKS) {
-                let strip = block..(block + STRIP_BLOCKS).min(blocks);
-                let quads = fill_panel(codes, &begins, kept, strip, panel);
+            for block in (0..blocks).step_by(strip_blocks) {
+                let strip = block..(block + strip_blocks).min(blocks);
+                let quads = fill_panel(&lines, kept, strip, panel);
                 panel::add_panel(quads, kept, (q, cols, block * BLOCK), (out, i * step, row));
             }
         }
     }
 }
 
-/// The blocks of a strip of 64 rows, which begin at `begins`, as a panel; vectors without any of the `kept` rows are
-/// left out.
+/// The blocks of a strip of 64 rows as a panel; vectors without any of the `kept` rows are left out.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
 fn fill_panel<'p>(
-    codes: &[Lane],
-    begins: &[usize; ROWS],
+    rows: &[&[Lane]; ROWS],
     kept: usize,
     strip: Range<usize>,
     panel: &'p mut Panel,
 ) -> &'p [Quad] {
+    assert!(rows.iter().all(|row| row.len() >= strip.end));
     let quads = &mut panel.0[..strip.len() * 4 * DWORDS];
-    for (v, begins) in begins.as_chunks::<LANES>().0.iter().take(kept.div_ceil(LANES)).enumerate() {
+    for (v, rows) in rows.as_chunks::<LANES>().0.iter().take(kept.div_ceil(LANES)).enumerate() {
         for (block, quads) in strip.clone().zip(quads.as_chunks_mut::<{ 4 * DWORDS }>().0) {
-            let dwords = transpose(begins.each_ref().map(|begin| &codes[begin + block]));
+            // SAFETY: every row reaches to the end of the strip; the compiler would compare every time.
+            let dwords = transpose(|row| unsafe { rows[row].get_unchecked(block) });
             for (j, dword) in dwords.into_iter().enumerate() {
                 for (g, u) in unpack(dword).into_iter().enumerate() {
                     store(&mut quads[g * DWORDS + j][v], u);
                 }
             }
         }
-        // What the next strip of these rows will want.
-        for begin in begins {
-            prefetch_next(codes, begin + strip.end);
+        for row in rows {
+            // What the next panel will be made of: two blocks are a cache line.
+            for block in (0..strip.len()).step_by(2) {
+                prefetch_line(row.as_ptr().wrapping_add(strip.end + block));
+            }
         }
     }
     quads
@@ -235,11 +272,11 @@ fn fill_panel<'p>(
 /// Vector j holds dword j of sixteen rows of 32 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: [&Lane; LANES]) -> [__m512i; DWORDS] {
+fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
     let mut r = [_mm512_setzero_si512(); DWORDS];
     for i in 0..DWORDS {
-        let low = _mm512_castsi256_si512(load_block(rows[i]));
-        r[i] = _mm512_inserti64x4::<1>(low, load_block(rows[i + DWORDS]));
+        let low = _mm512_castsi256_si512(load_block(row(i)));
+        r[i] = _mm512_inserti64x4::<1>(low, load_block(row(i + DWORDS)));
     }
     // Within lanes of 128 bits: dwords of four rows ...
     let mut t = r;
@@ -280,20 +317,14 @@ fn store(bytes: &mut [u8; 64], value: __m512i) {
 
 /// Asks for the cache line [`PREFETCH_BYTES`] further on.
 #[inline]
-#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
 fn prefetch(at: &[u8; 64]) {
-    // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) }
+    prefetch_line(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
 }
 
-/// Asks for the strip that begins at `codes[at]`.
+/// Asks for a cache line.
 #[inline]
 #[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn prefetch_next(codes: &[Lane], at: usize) {
-    let strip = codes.as_ptr().wrapping_add(at);
-    // SAFETY: as above.
-    unsafe {
-        _mm_prefetch::<_MM_HINT_T0>(strip.cast());
-        _mm_prefetch::<_MM_HINT_T0>(strip.wrapping_add(STRIP_BLOCKS / 2).cast());
-    }
+fn prefetch_line(at: *const Lane) {
+    // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }

@@ -9,11 +9,13 @@ mod float;
 mod float_avx2;
 mod i2s_avx2;
 mod i2s_avx512vnni;
+mod i2s_avxvnni;
 mod i2s_pack_avx2;
 mod isa;
 mod linear;
 mod outputs;
 mod panel_avx512vnni;
+mod panel_avxvnni;
 mod quantize_avx2;
 mod tl1_avx2;
 mod tl2_avx2;
@@ -24,7 +26,7 @@ mod vector_avx2;
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
 use crate::team;
 
-use super::detect::{Avx2, Avx512Vnni};
+use super::detect::{Avx2, Avx512Vnni, AvxVnni};
 use super::{
     Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, build_info,
     checks,
@@ -86,6 +88,9 @@ pub struct RustSimd<T> {
 
 /// AVX2 and FMA kernels.
 pub type RustAvx2 = RustSimd<Avx2>;
+
+/// AVX-VNNI kernels: 256 bits, for CPUs without AVX-512.
+pub type RustAvxVnni = RustSimd<AvxVnni>;
 
 /// AVX-512 kernels with VNNI.
 pub type RustAvx512Vnni = RustSimd<Avx512Vnni>;

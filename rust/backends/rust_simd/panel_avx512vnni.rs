@@ -17,6 +17,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::outputs::Outputs;
+use super::tl_avx2;
 
 /// Weight rows of a panel.
 pub(super) const ROWS: usize = 64;
@@ -26,6 +27,8 @@ pub(super) const LANES: usize = 16;
 pub(super) const COLS: usize = 512;
 /// Activation rows of a tile: 24 sums, 4 vectors of codes and one of activations are 29 of 32 registers.
 const TILE: usize = 6;
+/// Activation rows of a tile with a panel of 32 rows.
+const NARROW_TILE: usize = 8;
 /// Bytes of activations that stay in L2 while all weight rows pass them.
 const RESIDENT_BYTES: usize = 1 << 20;
 
@@ -46,6 +49,12 @@ impl Panel {
 /// Activation rows that are best multiplied with all weights before the next ones are looked at.
 pub(super) fn resident_rows(cols: usize) -> usize {
     (RESIDENT_BYTES / cols / TILE).max(8) * TILE
+}
+
+/// Columns of a panel that `n` activation rows pass: filling a small one disturbs L1 less, passing a large one pays off
+/// when many do (measured).
+pub(super) fn cols(n: usize) -> usize {
+    if n < 32 { COLS / 2 } else { COLS }
 }
 
 /// Sets the results of activation rows `q` `[n, cols]` to -sum(q): what code + 1 adds too much.
@@ -121,24 +130,93 @@ fn tile<const V: usize, const C: usize>(
         }
         for c in 0..C {
             // SAFETY: each of `fours` is as long as the panel; the compiler would compare every time.
-            let [a, b, c_, d] = *unsafe { fours[c].get_unchecked(k) };
-            let four = _mm512_set1_epi32(i32::from_le_bytes([a as u8, b as u8, c_ as u8, d as u8]));
+            let four = broadcast(unsafe { *fours[c].get_unchecked(k) });
             for i in 0..V {
                 sums[c][i] = _mm512_dpbusd_epi32(sums[c][i], codes[i], four);
             }
         }
     }
-    for (c, sums) in sums.into_iter().enumerate() {
+    for c in 0..C {
         let out = &mut out.of(first + c)[rows.clone()];
-        for (out, sums) in out.chunks_mut(LANES).zip(sums) {
+        for i in 0..V {
+            let out = if V == 1 { &mut *out } else { &mut out[i * LANES..][..LANES] };
             let mask = ((1_u32 << out.len()) - 1) as __mmask16;
             // SAFETY: the mask ends with the slice.
             unsafe {
                 let before = _mm512_maskz_loadu_epi32(mask, out.as_ptr());
-                _mm512_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm512_add_epi32(before, sums));
+                _mm512_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm512_add_epi32(before, sums[c][i]));
             }
         }
     }
+}
+
+/// Adds the product of a panel of 32 rows, in the row order of [`tl_avx2::Quad`], with columns `col`.. of `q`
+/// `[n, cols]` to rows `row`.. of all results.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn add_narrow_panel(
+    panel: &[tl_avx2::Quad],
+    (q, cols, col): (&[i8], usize, usize),
+    (out, row): (&mut Outputs<'_, i32>, usize),
+) {
+    for (i, q) in q.chunks(NARROW_TILE * cols).enumerate() {
+        let (q, out) = ((q, cols, col), (&mut *out, i * NARROW_TILE, row));
+        match q.0.len() / cols {
+            1 => narrow_tile::<1>(panel, q, out),
+            2 => narrow_tile::<2>(panel, q, out),
+            3 => narrow_tile::<3>(panel, q, out),
+            4 => narrow_tile::<4>(panel, q, out),
+            5 => narrow_tile::<5>(panel, q, out),
+            6 => narrow_tile::<6>(panel, q, out),
+            7 => narrow_tile::<7>(panel, q, out),
+            _ => narrow_tile::<NARROW_TILE>(panel, q, out),
+        }
+    }
+}
+
+/// [`add_narrow_panel`] for exactly `C` activation rows.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn narrow_tile<const C: usize>(
+    panel: &[tl_avx2::Quad],
+    (q, cols, col): (&[i8], usize, usize),
+    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
+) {
+    let mut fours: [&[[i8; 4]]; C] = [&[]; C];
+    for (fours, q) in fours.iter_mut().zip(q.chunks_exact(cols)) {
+        *fours = &q[col..].as_chunks().0[..panel.len()];
+    }
+    assert!(fours.iter().all(|fours| fours.len() == panel.len()));
+    let mut sums = [[_mm512_setzero_si512(); 2]; C];
+    for (k, quad) in panel.iter().enumerate() {
+        let [low, high] = quad.as_flattened().as_chunks::<64>().0 else {
+            unreachable!("a quad is 128 bytes")
+        };
+        let codes = [load(low), load(high)];
+        for c in 0..C {
+            // SAFETY: each of `fours` is as long as the panel; the compiler would compare every time.
+            let four = broadcast(unsafe { *fours[c].get_unchecked(k) });
+            for i in 0..2 {
+                sums[c][i] = _mm512_dpbusd_epi32(sums[c][i], codes[i], four);
+            }
+        }
+    }
+    for c in 0..C {
+        let out = &mut out.of(first + c)[row..row + 2 * LANES];
+        for i in 0..2 {
+            // Rows 0-3, 8-11, 4-7, 12-15.
+            let sums = _mm512_shuffle_i64x2::<0b11_01_10_00>(sums[c][i], sums[c][i]);
+            let at = out[i * LANES..][..LANES].as_mut_ptr();
+            // SAFETY: sixteen results; an unaligned load and store.
+            unsafe { _mm512_storeu_epi32(at, _mm512_add_epi32(_mm512_loadu_epi32(at), sums)) };
+        }
+    }
+}
+
+/// Four activations, sixteen times.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn broadcast(four: [i8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_le_bytes(four.map(|q| q as u8)))
 }
 
 /// Sum of a row of activations, which fits int32 for every K a backend accepts.

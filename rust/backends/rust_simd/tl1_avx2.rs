@@ -18,15 +18,13 @@ use super::super::detect::Avx2;
 use super::Product;
 use super::outputs::Outputs;
 use super::tl_avx2::{
-    self, LOOKUP_ROWS, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes, load, nibbles,
+    self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes,
+    load, nibbles,
 };
 use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 
 /// Tables of one step: for the first and the second pair of the quads h and l, each for both lanes.
 type Tables = [[Table; 2]; 2];
-
-/// Activation rows up to which looking up is faster than decoding.
-const MAX_LOOKUP_ROWS: usize = 8;
 
 /// Steps that add eight pairs to a byte sum.
 const UNIT_STEPS: usize = 4;
@@ -40,7 +38,7 @@ pub(super) fn check(weights: &Weights<'_>) -> Result<Tile, FormatError> {
 
 /// Makes some of the rows, whole tiles of checked weights, ready: allocates the tables.
 pub(super) fn part<'a>(
-    token: Avx2,
+    (token, multiplier): (Avx2, Multiplier),
     weights: &Weights<'a>,
     rows: Range<usize>,
     n_max: usize,
@@ -52,6 +50,7 @@ pub(super) fn part<'a>(
     let steps = Region::new(cols / tile.bk, tile.bk / tile.by, row_blocks, most);
     Box::new(Tl1 {
         _token: token,
+        multiplier,
         cols,
         step_cols: tile.by,
         tiles: rows.len() / tile.bm,
@@ -59,13 +58,14 @@ pub(super) fn part<'a>(
         codes: &weights.bytes()[rows.start * cols / 4..rows.end * cols / 4],
         panels: steps.groups(panel_steps),
         steps,
-        tables: vec![[[Table::ZERO; 2]; 2]; cols / tile.by * n_max.min(MAX_LOOKUP_ROWS)],
+        tables: vec![[[Table::ZERO; 2]; 2]; cols / tile.by * n_max.min(multiplier.max_lookup_rows())],
         panel: Box::new([[[0; 32]; 4]; 64]),
     })
 }
 
 struct Tl1<'a> {
     _token: Avx2,
+    multiplier: Multiplier,
     cols: usize,
     /// 4 or 8 (BY); a step has 256 / BY rows.
     step_cols: usize,
@@ -82,7 +82,9 @@ struct Tl1<'a> {
 impl Product for Tl1<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: `_token` proves that this CPU has AVX2.
-        unsafe { if n <= MAX_LOOKUP_ROWS { self.look_up(q, n, out) } else { self.decode(q, out) } }
+        unsafe {
+            if n <= self.multiplier.max_lookup_rows() { self.look_up(q, n, out) } else { self.decode(q, out) }
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -184,7 +186,7 @@ impl Tl1<'_> {
                             quads += step_quads * piece.units;
                         }
                         let panel = &self.panel[..quads];
-                        tl_avx2::add_panel(panel, (q, cols, col), (out, row + 32 * half));
+                        self.multiplier.add_panel(panel, (q, cols, col), (out, row + 32 * half));
                         col += 4 * quads;
                     }
                 }
@@ -272,7 +274,7 @@ mod tests {
 
     fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
         super::check(&weights)?;
-        Ok(part(token(), &weights, 0..weights.layout().rows(), n_max))
+        Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
     }
 
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize, by: usize) -> Layout {

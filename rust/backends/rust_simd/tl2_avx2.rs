@@ -24,16 +24,13 @@ use super::super::detect::Avx2;
 use super::Product;
 use super::outputs::Outputs;
 use super::tl_avx2::{
-    self, LOOKUP_ROWS, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS, Table, add_words,
-    both_lanes, join, lanes, load, nibbles,
+    self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS,
+    Table, add_words, both_lanes, join, lanes, load, nibbles,
 };
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
 
 /// Tables of the eight triples or pairs that one unit takes.
 type Tables = [Table; 8];
-
-/// Activation rows up to which looking up is faster than decoding.
-const MAX_LOOKUP_ROWS: usize = 8;
 
 /// Columns of eight triples.
 const TRIPLE_COLS: usize = 24;
@@ -82,7 +79,7 @@ pub(super) fn check(weights: &Weights<'_>) -> Result<Tile, FormatError> {
 
 /// Makes some of the rows, whole tiles of checked weights, ready: allocates the tables.
 pub(super) fn part<'a>(
-    token: Avx2,
+    (token, multiplier): (Avx2, Multiplier),
     weights: &Weights<'a>,
     rows: Range<usize>,
     n_max: usize,
@@ -91,11 +88,12 @@ pub(super) fn part<'a>(
     let (three_cols, tile) = (layout.three_cols(), tl_avx2::tile_of(&layout));
     let two_cols = layout.cols() - three_cols;
     let row_blocks = tile.bm / 32;
-    let lookup_rows = n_max.min(MAX_LOOKUP_ROWS);
+    let lookup_rows = n_max.min(multiplier.max_lookup_rows());
     let triples = Region::new(three_cols / tile.bk, tile.bk / TRIPLE_COLS, row_blocks, TRIPLE_UNITS);
     let pairs = Region::new(two_cols / 32, 32 / PAIR_COLS, row_blocks, PAIR_UNITS);
     Box::new(Tl2 {
         _token: token,
+        multiplier,
         layout,
         tiles: rows.len() / tile.bm,
         row_blocks,
@@ -112,6 +110,7 @@ pub(super) fn part<'a>(
 
 struct Tl2<'a> {
     _token: Avx2,
+    multiplier: Multiplier,
     layout: Layout,
     tiles: usize,
     row_blocks: usize,
@@ -132,7 +131,9 @@ struct Tl2<'a> {
 impl Product for Tl2<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: `_token` proves that this CPU has AVX2.
-        unsafe { if n <= MAX_LOOKUP_ROWS { self.look_up(q, n, out) } else { self.decode(q, out) } }
+        unsafe {
+            if n <= self.multiplier.max_lookup_rows() { self.look_up(q, n, out) } else { self.decode(q, out) }
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -247,7 +248,7 @@ impl Tl2<'_> {
                         }
                         quads += TRIPLE_COLS / 4 * piece.units;
                     }
-                    tl_avx2::add_panel(&self.panel[..quads], (q, cols, col), (out, row));
+                    self.multiplier.add_panel(&self.panel[..quads], (q, cols, col), (out, row));
                     col += 4 * quads;
                 }
                 for panel in &self.pair_panels {
@@ -261,7 +262,7 @@ impl Tl2<'_> {
                         }
                         quads += PAIR_COLS / 4 * piece.units;
                     }
-                    tl_avx2::add_panel(&self.panel[..quads], (q, cols, col), (out, row));
+                    self.multiplier.add_panel(&self.panel[..quads], (q, cols, col), (out, row));
                     col += 4 * quads;
                 }
             }
@@ -429,7 +430,7 @@ mod tests {
 
     fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
         super::check(&weights)?;
-        Ok(part(token(), &weights, 0..weights.layout().rows(), n_max))
+        Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
     }
 
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize) -> Layout {
@@ -498,7 +499,7 @@ mod tests {
                 assert_eq!(out[row], dot, "{name}: row {row}");
                 assert_eq!(dot as f32 / lut_scale * weights.scale(), y[row], "{name}: row {row}");
             }
-            check_bytes(prepare, &layout, &bytes, &[q.repeat(MAX_LOOKUP_ROWS + 1)]);
+            check_bytes(prepare, &layout, &bytes, &[q.repeat(Multiplier::Avx2.max_lookup_rows() + 1)]);
         }
     }
 

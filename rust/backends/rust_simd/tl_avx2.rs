@@ -10,13 +10,15 @@
 //! **Overflow.** Eight answers per byte sum: 8 * 14 = 112. Eight triples are at most 8 * 3 * 128 = 3072, so
 //! [`TRIPLE_UNITS`] = 10 of them fit int16; eight pairs at most 2048, so [`PAIR_UNITS`] = 15 do. Then int32.
 //!
-//! **Decoded product.** For more activation rows than the format's `MAX_LOOKUP_ROWS` (measured), 32 rows x up to 256 columns are decoded
+//! **Decoded product.** For more activation rows than [`Multiplier::max_lookup_rows`], 32 rows x up to 256 columns are decoded
 //! once into a [`Panel`] of code + 1 (8 KB, it stays in L1) and multiplied with all activation rows by `pmaddubsw`:
 //! 64 quads x 2 products x 2 * 128 = 32768 is reached by the negative side only, so one panel fits int16.
 
 use std::arch::x86_64::*;
 
+use super::super::detect::{Avx512Vnni, AvxVnni};
 use super::outputs::Outputs;
+use super::{panel_avx512vnni, panel_avxvnni};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
 
 /// Activation rows that are looked up together: their byte sums and what they share fill the registers.
@@ -367,6 +369,40 @@ pub(super) fn store_pairs(quad: &mut Quad, bytes: __m256i) {
     store_quad(quad, columns);
 }
 
+/// Who multiplies decoded panels.
+#[derive(Clone, Copy)]
+pub(super) enum Multiplier {
+    /// `pmaddubsw`, below.
+    Avx2,
+    /// `vpdpbusd` on 256 bits.
+    AvxVnni(AvxVnni),
+    /// `vpdpbusd` on 512 bits.
+    Avx512Vnni(Avx512Vnni),
+}
+
+impl Multiplier {
+    /// Activation rows up to which looking up is faster than decoding (measured).
+    pub fn max_lookup_rows(self) -> usize {
+        match self {
+            Self::Avx2 | Self::AvxVnni(_) => 8,
+            Self::Avx512Vnni(_) => 4,
+        }
+    }
+
+    /// Adds a panel's product: its 32 rows from row `row` on, its columns from column `col` on, with all of `q`
+    /// `[n, cols]` to results `[n, rows]`.
+    #[target_feature(enable = "avx2")]
+    pub fn add_panel(self, panel: &[Quad], q: (&[i8], usize, usize), out: (&mut Outputs<'_, i32>, usize)) {
+        match self {
+            Self::Avx2 => add_panel(panel, q, out),
+            // SAFETY: the token proves that this CPU has AVX-VNNI.
+            Self::AvxVnni(_) => unsafe { panel_avxvnni::add_panel(panel, q, out) },
+            // SAFETY: the token proves that this CPU has AVX-512 VNNI.
+            Self::Avx512Vnni(_) => unsafe { panel_avx512vnni::add_narrow_panel(panel, q, out) },
+        }
+    }
+}
+
 /// Sets results `[n, rows]` to what the offset of the decoded codes adds too much: -sum of each row of `q` `[n, cols]`.
 #[target_feature(enable = "avx2")]
 pub(super) fn start_with_offset(q: &[i8], cols: usize, out: &mut Outputs<'_, i32>) {
@@ -375,10 +411,9 @@ pub(super) fn start_with_offset(q: &[i8], cols: usize, out: &mut Outputs<'_, i32
     }
 }
 
-/// Adds a panel's product: its 32 rows from row `row` on, its columns from column `col` on, with all of `q`
-/// `[n, cols]` to results `[n, rows]`.
+/// [`Multiplier::add_panel`] with AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) fn add_panel(
+fn add_panel(
     panel: &[Quad],
     (q, cols, col): (&[i8], usize, usize),
     (out, row): (&mut Outputs<'_, i32>, usize),
