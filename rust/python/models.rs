@@ -5,7 +5,8 @@ use crate::backends::{self, Availability, Backend};
 use crate::bitnet::model::gguf::Gguf;
 use crate::bitnet::model::{CacheType, Numerics, RunOptions, TensorData, read_model};
 use crate::campaign;
-use crate::inference::{self, Divergence, Engine};
+use crate::inference::divergence::{Divergence, diverge};
+use crate::inference::{self, Engine};
 use crate::measure::wall_ns;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
@@ -233,7 +234,7 @@ fn trace(
         let mut one = engine(reference.as_ref(), &graph, &tensors, &path)?;
         let mut other = engine(subject.as_ref(), &subject_graph, &subject_tensors, file_of_subject)?;
         let calls: Vec<&[u32]> = tokens.chunks(batch).collect();
-        let found = inference::diverge(one.as_mut(), other.as_mut(), &calls, bound)
+        let found = diverge(one.as_mut(), other.as_mut(), &calls, bound)
             .map_err(|why| about(file_of_subject, why))?;
         let mut document = traced(&found, one.as_ref(), other.as_ref());
         document["file"] = json!(path);
