@@ -68,7 +68,7 @@ fn non_finite(x: &[f32], index: usize) -> BackendError {
 
 const AVX2_NAME: &str = "rust-avx2";
 
-/// AVX2 and FMA kernels, one thread.
+/// AVX2, FMA and F16C kernels; ternary products on one thread, float products on any number.
 #[derive(Clone, Debug)]
 pub struct RustAvx2 {
     token: Result<Avx2, String>,
@@ -209,6 +209,7 @@ impl Backend for RustAvx2 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitnet::model::FloatType;
 
     /// On a CPU without AVX2 nothing but the reason may come back, whatever is called.
     #[test]
@@ -227,5 +228,7 @@ mod tests {
         unavailable(backend.dequantize_weights(&weights, &mut [0.0; 128]));
         unavailable(backend.quantize_activations(&src, 128, &mut [0; 128], &mut [0.0], &mut [0]));
         unavailable(backend.prepare_matmul(weights, 1, 1).map(|_| ()));
+        let matrix = FloatMatrix::new(FloatType::Q8_0, 1, 32, &bytes[..34]).unwrap();
+        unavailable(backend.prepare_float_matmul(matrix, Arithmetic::F32, 1, 1).map(|_| ()));
     }
 }
