@@ -108,13 +108,7 @@ fn far_rows<const N: usize>(range: Range<usize>) -> impl Iterator<Item = [usize;
         .map(move |at| std::array::from_fn(|stream| (range.start + stream * step + at).min(range.end - 1)))
 }
 
-/// `y`, written by several threads, each its own rows of the matrix.
-struct Outputs<'y> {
-    y: &'y mut [f32],
-    rows: usize,
-}
-
-/// The same for one thread.
+/// `y` `[n, rows]`, written by several threads, each its own rows of the matrix.
 #[derive(Clone, Copy)]
 struct Place {
     y: *mut f32,
@@ -125,13 +119,11 @@ struct Place {
 // SAFETY: threads write different elements, see `Place::write`.
 unsafe impl Sync for Place {}
 
-impl Outputs<'_> {
-    fn place(&mut self) -> Place {
-        Place { y: self.y.as_mut_ptr(), len: self.y.len(), rows: self.rows }
-    }
-}
-
 impl Place {
+    fn of(y: &mut [f32], rows: usize) -> Self {
+        Self { y: y.as_mut_ptr(), len: y.len(), rows }
+    }
+
     /// # Safety
     /// `y` is still borrowed, and no other thread writes this row.
     unsafe fn write(self, column: usize, row: usize, value: f32) {
@@ -176,7 +168,7 @@ impl<T: FloatKernels> FloatMatmul for InLanes<'_, T> {
         if n == 0 {
             return Ok(());
         }
-        let place = Outputs { y, rows }.place();
+        let place = Place::of(y, rows);
         let this = &*self;
         this.team.run(&|part| this.part(part, x, n, place));
         Ok(())
@@ -239,7 +231,7 @@ impl<T: FloatKernels> FloatMatmul for InBlocks<'_, T> {
         let (q, d) = (&mut self.q[..n * cols], &mut self.d[..n * cols / BLOCK]);
         self.isa.quantize_q8_0(x, q, d);
         let (isa, matrix, team, q, d) = (self.isa, &self.matrix, &self.team, &*q, &*d);
-        let place = Outputs { y, rows }.place();
+        let place = Place::of(y, rows);
         team.run(&|part| {
             for rows in far_rows::<Q8_ROWS>(part_of(rows, part, team.threads())) {
                 let bytes = rows.map(|row| matrix.row(row));

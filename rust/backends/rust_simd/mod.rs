@@ -86,7 +86,7 @@ pub struct RustSimd<T> {
     token: Result<T, String>,
 }
 
-/// AVX2 and FMA kernels.
+/// AVX2, FMA and F16C kernels.
 pub type RustAvx2 = RustSimd<Avx2>;
 
 /// AVX-VNNI kernels: 256 bits, for CPUs without AVX-512.
@@ -233,6 +233,7 @@ impl<T: Isa> Backend for RustSimd<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bitnet::model::FloatType;
 
     /// On a CPU without AVX2 nothing but the reason may come back, whatever is called.
     #[test]
@@ -251,5 +252,7 @@ mod tests {
         unavailable(backend.dequantize_weights(&weights, &mut [0.0; 128]));
         unavailable(backend.quantize_activations(&src, 128, &mut [0; 128], &mut [0.0], &mut [0]));
         unavailable(backend.prepare_matmul(weights, 1, 1).map(|_| ()));
+        let matrix = FloatMatrix::new(FloatType::Q8_0, 1, 32, &bytes[..34]).unwrap();
+        unavailable(backend.prepare_float_matmul(matrix, Arithmetic::F32, 1, 1).map(|_| ()));
     }
 }
