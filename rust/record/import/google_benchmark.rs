@@ -54,7 +54,9 @@ pub(super) fn found(root: &Node<'_>) -> Result<Found, Shape> {
         let name = row.find("run_name").map_or_else(|| row.get("name"), Ok)?.text()?;
         let aggregate = aggregate(&row)?;
         let name = match &aggregate {
-            Some(kind) if row.find("run_name").is_none() => name.trim_end_matches(&format!("_{kind}")),
+            Some(kind) if row.find("run_name").is_none() => {
+                name.strip_suffix(&format!("_{kind}")).unwrap_or(name)
+            }
             _ => name,
         };
         let place = *places.entry(name.to_owned()).or_insert_with(|| {
