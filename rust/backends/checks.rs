@@ -50,9 +50,14 @@ pub(super) fn activations(
     length("sum", sum, scale)
 }
 
-/// One thread, and few enough columns for exact int32 products.
-pub(super) fn prepare(backend: &str, layout: &Layout, threads: usize) -> Result<(), BackendError> {
-    one_thread(backend, threads)?;
+/// One to `most` threads, and few enough columns for exact int32 products.
+pub(super) fn prepare(
+    backend: &str,
+    layout: &Layout,
+    threads: usize,
+    most: usize,
+) -> Result<(), BackendError> {
+    self::threads(backend, threads, most)?;
     if layout.cols() > MAX_COLS {
         return Err(unsupported(
             backend,
@@ -70,9 +75,13 @@ pub(super) fn float_arithmetic(backend: &str, arithmetic: Arithmetic) -> Result<
     }
 }
 
-/// `Ok` for one thread.
-pub(super) fn one_thread(backend: &str, threads: usize) -> Result<(), BackendError> {
-    if threads == 1 { Ok(()) } else { Err(unsupported(backend, format!("{threads} threads, it runs on 1"))) }
+/// One to `most` threads.
+pub(super) fn threads(backend: &str, threads: usize, most: usize) -> Result<(), BackendError> {
+    if (1..=most).contains(&threads) {
+        return Ok(());
+    }
+    let runs = if most == 1 { "1".to_owned() } else { format!("1 to {most}") };
+    Err(unsupported(backend, format!("{threads} threads, it runs on {runs}")))
 }
 
 /// `rows * cols` zeros, or why not.

@@ -1,29 +1,65 @@
 //! The only CPU detection of the crate. It yields tokens; a token in hand is the proof that lets safe code call
-//! kernels compiled for that instruction set.
+//! kernels compiled for that instruction set. A wider token contains the narrower ones it implies.
 
 /// Proof that this CPU and operating system run AVX2, FMA and F16C code.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
+/// Proof that they run AVX-VNNI code (256-bit, VEX-encoded), and AVX2.
+#[derive(Clone, Copy, Debug)]
+pub struct AvxVnni(Avx2);
+
+/// Proof that they run AVX-512 F, BW and VL code with VNNI and GFNI, and AVX2: Ice Lake, Zen 4 and later.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Vnni(Avx2);
+
+/// Whether the CPU and the operating system have each of the features; else the names of those they lack.
+macro_rules! require {
+    ($($feature:tt),+) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            let missing: Vec<&str> = [$(($feature, std::arch::is_x86_feature_detected!($feature))),+]
+                .into_iter()
+                .filter_map(|(feature, present)| (!present).then_some(feature))
+                .collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("this CPU lacks {}", missing.join(" and "))) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let wanted = [$($feature),+].join(" and ");
+            Err(format!("this is {}, {wanted} need x86_64", std::env::consts::ARCH))
+        }
+    }};
+}
+
 impl Avx2 {
     /// The token, or why there is none.
     pub fn detect() -> Result<Self, String> {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let missing: Vec<&str> = [
-                ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-                ("fma", std::arch::is_x86_feature_detected!("fma")),
-                ("f16c", std::arch::is_x86_feature_detected!("f16c")),
-            ]
-            .into_iter()
-            .filter_map(|(feature, present)| (!present).then_some(feature))
-            .collect();
-            if missing.is_empty() {
-                return Ok(Self(()));
-            }
-            Err(format!("this CPU lacks {}", missing.join(" and ")))
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        Err(format!("this is {}, AVX2 needs x86_64", std::env::consts::ARCH))
+        require!("avx2", "fma", "f16c").map(|()| Self(()))
+    }
+}
+
+impl AvxVnni {
+    /// The token, or why there is none.
+    pub fn detect() -> Result<Self, String> {
+        require!("avx2", "fma", "f16c", "avxvnni").map(|()| Self(Avx2(())))
+    }
+
+    /// What is implied.
+    pub fn avx2(self) -> Avx2 {
+        self.0
+    }
+}
+
+impl Avx512Vnni {
+    /// The token, or why there is none.
+    pub fn detect() -> Result<Self, String> {
+        require!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "gfni")
+            .map(|()| Self(Avx2(())))
+    }
+
+    /// What is implied.
+    pub fn avx2(self) -> Avx2 {
+        self.0
     }
 }

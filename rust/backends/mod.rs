@@ -219,7 +219,11 @@ pub fn all() -> Vec<Arc<dyn Backend>> {
 
 #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
 fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
-    vec![Arc::new(rust_simd::RustAvx2::new())]
+    vec![
+        Arc::new(rust_simd::RustAvx2::new()),
+        Arc::new(rust_simd::RustAvxVnni::new()),
+        Arc::new(rust_simd::RustAvx512Vnni::new()),
+    ]
 }
 
 #[cfg(not(all(feature = "cpu", target_arch = "x86_64")))]

@@ -86,7 +86,7 @@ impl Backend for RustScalar {
         threads: usize,
     ) -> Result<Box<dyn Matmul + 'a>, BackendError> {
         let layout = *weights.layout();
-        checks::prepare(NAME, &layout, threads)?;
+        checks::prepare(NAME, &layout, threads, 1)?;
         Ok(Box::new(ScalarMatmul {
             layout,
             n_max,
@@ -104,7 +104,7 @@ impl Backend for RustScalar {
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
         checks::float_arithmetic(NAME, arithmetic)?;
-        checks::one_thread(NAME, threads)?;
+        checks::threads(NAME, threads, 1)?;
         float::prepare(matrix, n_max)
     }
 }

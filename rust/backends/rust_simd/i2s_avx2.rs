@@ -34,12 +34,13 @@ use std::ops::Range;
 use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
 
 use super::super::detect::Avx2;
-use super::{Prepared, Product};
+use super::Product;
+use super::outputs::Outputs;
 
 /// 32 bytes: the codes of a block, or 32 activations.
 pub(super) type Lane = [u8; 32];
 /// The activations of a block, by group.
-type Groups = [[i8; 32]; 4];
+pub(super) type Groups = [[i8; 32]; 4];
 /// The activations of a block of `C` rows, by group and row.
 type Columns<const C: usize> = [[[i8; 32]; C]; 4];
 
@@ -67,23 +68,32 @@ struct I2s<'a> {
     panel: Box<Panel>,
 }
 
-/// Validates the codes and allocates; the weights are used where they are.
-pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>) -> Prepared<'a> {
-    let layout = *weights.layout();
-    Ok(Box::new(I2s {
+/// Allocates for some of the rows of weights whose codes were found valid; they are used where they are.
+pub(super) fn part<'a>(token: Avx2, weights: &Weights<'a>, rows: Range<usize>) -> Box<dyn Product + 'a> {
+    let blocks = weights.layout().cols() / BLOCK;
+    Box::new(I2s {
         _token: token,
-        codes: codes(token, &weights)?,
-        rows: layout.rows(),
-        blocks: layout.cols() / BLOCK,
+        codes: &lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
+        rows: rows.len(),
+        blocks,
         panel: Box::new(Panel([[0; 32]; 8 * 4 * STRIP_BLOCKS])),
-    }))
+    })
 }
 
 impl Product for I2s<'_> {
-    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: the token proves that this CPU runs AVX2 and FMA.
         unsafe { products(self, q, n, out) }
     }
+
+    fn bytes(&self) -> usize {
+        size_of::<Panel>()
+    }
+}
+
+/// The code bytes as blocks.
+pub(super) fn lanes_of_codes<'a>(weights: &Weights<'a>) -> &'a [Lane] {
+    weights.bytes()[..weights.layout().code_bytes()].as_chunks().0
 }
 
 /// The code bytes as blocks, once no code is 3.
@@ -95,22 +105,23 @@ pub(super) fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], Fo
         let what = format!("{:#04x} with code 3", bytes[offset]);
         return Err(FormatError::InvalidCode { format: WeightFormat::I2S, offset, what });
     }
-    Ok(bytes.as_chunks().0)
+    Ok(lanes_of_codes(weights))
 }
 
 /// `out` `[n, rows]`: activation rows in eights, then a four, then one by one.
 #[target_feature(enable = "avx2,fma")]
-fn products(weights: &mut I2s<'_>, mut q: &[i8], mut n: usize, mut out: &mut [i32]) {
-    while n > 0 {
-        let step = [8, 4, 1].into_iter().find(|step| *step <= n).unwrap_or(1);
-        let (q_now, q_later) = q.split_at(step * weights.blocks * BLOCK);
-        let (out_now, out_later) = out.split_at_mut(step * weights.rows);
+fn products(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+    let cols = weights.blocks * BLOCK;
+    let mut first = 0;
+    while first < n {
+        let step = [8, 4, 1].into_iter().find(|step| *step <= n - first).unwrap_or(1);
+        let q = &q[first * cols..][..step * cols];
         match step {
-            8 => gemm::<8>(weights, q_now, out_now),
-            4 => gemm::<4>(weights, q_now, out_now),
-            _ => gemv(weights, q_now, out_now),
+            8 => gemm::<8>(weights, q, (out, first)),
+            4 => gemm::<4>(weights, q, (out, first)),
+            _ => gemv(weights, q, out.of(first)),
         }
-        (q, out, n) = (q_later, out_later, n - step);
+        first += step;
     }
 }
 
@@ -175,29 +186,29 @@ fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
     total
 }
 
-/// `out` `[C, rows]` for `C` activation rows, 8 or 4.
+/// Results `first`.. for `C` activation rows, 8 or 4.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut [i32]) {
+fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], (out, first): (&mut Outputs<'_, i32>, usize)) {
     let I2s { codes, rows, blocks, panel, .. } = weights;
     let (rows, blocks) = (*rows, *blocks);
-    for (q, out) in q.chunks_exact(blocks * BLOCK).zip(out.chunks_exact_mut(rows)) {
-        out.fill(sum(q).wrapping_neg());
+    for (c, q) in q.chunks_exact(blocks * BLOCK).enumerate() {
+        out.of(first + c).fill(sum(q).wrapping_neg());
     }
     // As few strips as fit, all of about the same length.
     let length = blocks.div_ceil(blocks.div_ceil(STRIP_BLOCKS));
     for start in (0..blocks).step_by(length) {
         let strip = start..(start + length).min(blocks);
         let panel = fill_panel::<C>(groups(q), blocks, strip.clone(), panel);
-        for first in (0..rows).step_by(8) {
+        for row in (0..rows).step_by(8) {
             // A matrix that ends within the eight repeats its last row; what comes of it is dropped.
-            let kept = (rows - first).min(8);
+            let kept = (rows - row).min(8);
             let mut eight = [&codes[..0]; 8];
-            for (i, row) in eight.iter_mut().enumerate() {
-                *row = &codes[(first + i.min(kept - 1)) * blocks..][strip.clone()];
+            for (i, codes_of_row) in eight.iter_mut().enumerate() {
+                *codes_of_row = &codes[(row + i.min(kept - 1)) * blocks..][strip.clone()];
             }
             for (c, dots) in gemm_rows(eight, panel).into_iter().enumerate() {
-                add_dots(&mut out[c * rows + first..][..kept], dots);
+                add_dots(&mut out.of(first + c)[row..][..kept], dots);
             }
         }
     }
@@ -322,7 +333,7 @@ fn has_both_bits(byte: u8) -> u8 {
 
 /// Sum of a row of activations, which fits int32 for every K a backend accepts.
 #[target_feature(enable = "avx2,fma")]
-fn sum(q: &[i8]) -> i32 {
+pub(super) fn sum(q: &[i8]) -> i32 {
     let mut sums = _mm256_setzero_si256();
     for q in groups(q).as_flattened() {
         sums = _mm256_add_epi32(sums, widen(_mm256_maddubs_epi16(_mm256_set1_epi8(1), load_i8(q))));
@@ -350,7 +361,7 @@ fn add_products(mut sums: __m256i, u: __m256i, q: __m256i) -> __m256i {
 /// The same activations, to be loaded again: a multiplication takes them from L1 at no cost, and the registers
 /// they would occupy are needed for sums.
 #[inline]
-fn reload<T>(q: &T) -> &T {
+pub(super) fn reload<T>(q: &T) -> &T {
     let mut q: *const T = q;
     // SAFETY: no instruction; the pointer comes back as it was.
     unsafe {
@@ -369,7 +380,7 @@ fn widen(sums: __m256i) -> __m256i {
 /// The total of eight int32.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn sum_lanes(v: __m256i) -> i32 {
+pub(super) fn sum_lanes(v: __m256i) -> i32 {
     lanes_of(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v)))
         .into_iter()
         .fold(0, i32::wrapping_add)
@@ -378,7 +389,7 @@ fn sum_lanes(v: __m256i) -> i32 {
 /// The four totals of four vectors of eight int32.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_lanes(vectors: [__m256i; 4]) -> __m128i {
+pub(super) fn add_lanes(vectors: [__m256i; 4]) -> __m128i {
     let quarters = add_pairs(vectors);
     _mm_add_epi32(_mm256_castsi256_si128(quarters), _mm256_extracti128_si256::<1>(quarters))
 }
@@ -391,27 +402,27 @@ fn add_pairs([a, b, c, d]: [__m256i; 4]) -> __m256i {
 }
 
 /// Activations of whole blocks.
-fn groups(q: &[i8]) -> &[Groups] {
+pub(super) fn groups(q: &[i8]) -> &[Groups] {
     q.as_chunks::<32>().0.as_chunks::<4>().0
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load(bytes: &Lane) -> __m256i {
+pub(super) fn load(bytes: &Lane) -> __m256i {
     // SAFETY: the array is 32 bytes; an unaligned load.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load_i8(bytes: &[i8; 32]) -> __m256i {
+pub(super) fn load_i8(bytes: &[i8; 32]) -> __m256i {
     // SAFETY: the array is 32 bytes; an unaligned load.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn lanes_of(v: __m128i) -> [i32; 4] {
+pub(super) fn lanes_of(v: __m128i) -> [i32; 4] {
     let mut lanes = [0; 4];
     // SAFETY: the array is 16 bytes; an unaligned store.
     unsafe { _mm_storeu_si128(lanes.as_mut_ptr().cast(), v) };
@@ -422,7 +433,7 @@ fn lanes_of(v: __m128i) -> [i32; 4] {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 #[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn prefetch(at: &Lane) {
+pub(super) fn prefetch(at: &Lane) {
     // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) }
 }

@@ -1,41 +1,51 @@
 //! Backends in Rust with SIMD intrinsics. The generic parts (checks, activation quantisation into scratch, the
-//! final scaling) are written once here; each instruction set adds its kernels.
+//! final scaling, the parts of several threads) are written once here; each instruction set adds its kernels.
 //!
 //! A kernel of one format is a [`Product`]: exact integers and nothing else. What every format shares is
-//! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`].
+//! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`]. An instruction set is an [`Isa`],
+//! and takes from a narrower one whatever it does not do better.
 
 mod float;
 mod float_avx2;
 mod i2s_avx2;
+mod i2s_avx512vnni;
+mod i2s_avxvnni;
 mod i2s_pack_avx2;
+mod isa;
 mod linear;
+mod outputs;
+mod panel_avx512vnni;
+mod panel_avxvnni;
 mod quantize_avx2;
 mod tl1_avx2;
 mod tl2_avx2;
 mod tl_avx2;
 mod tl_pack_avx2;
 
-use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
+use crate::bitnet::formats::{Layout, WeightFormat, Weights};
+use crate::team;
 
-use super::detect::Avx2;
+use super::detect::{Avx2, Avx512Vnni, AvxVnni};
 use super::{
     Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, build_info,
     checks,
 };
 use crate::bitnet::model::FloatMatrix;
+use isa::Isa;
 use linear::Linear;
+use outputs::Outputs;
 use quantize_avx2::Ternary;
 
-/// Prepared weights of one format on one instruction set: exact int32 products and nothing else. What is
+/// Prepared rows of weights of one format on one instruction set: exact int32 products and nothing else. What is
 /// common to every format (length checks, quantising activations, scaling) stands around it.
-pub(super) trait Product {
+trait Product: Send {
     /// `out` `[n, rows]` = codes times `q` `[n, cols]`, signed form, exact for every int8. Lengths were checked
     /// and n >= 1 is at most the n_max given to prepare. Allocates nothing; builds its look-up tables inside.
-    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]);
-}
+    fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>);
 
-/// What a `prepare` of a kernel file answers. Codes are validated there.
-pub(super) type Prepared<'a> = Result<Box<dyn Product + 'a>, FormatError>;
+    /// Bytes it allocated.
+    fn bytes(&self) -> usize;
+}
 
 /// The loops over floats that every format needs, on one instruction set; bit for bit `docs/NUMERICS.md`.
 /// The token that unlocks the instruction set implements it.
@@ -66,38 +76,51 @@ fn non_finite(x: &[f32], index: usize) -> BackendError {
     BackendError::NonFinite { index, value: x[index] }
 }
 
-const AVX2_NAME: &str = "rust-avx2";
+/// Threads of one product at most: more is a mistake, not a machine.
+const MOST_THREADS: usize = 1024;
 
-/// AVX2, FMA and F16C kernels; ternary products on one thread, float products on any number.
+/// A backend on one instruction set.
 #[derive(Clone, Debug)]
-pub struct RustAvx2 {
-    token: Result<Avx2, String>,
+pub struct RustSimd<T> {
+    token: Result<T, String>,
 }
 
-impl RustAvx2 {
+/// AVX2, FMA and F16C kernels.
+pub type RustAvx2 = RustSimd<Avx2>;
+
+/// AVX-VNNI kernels: 256 bits, for CPUs without AVX-512.
+pub type RustAvxVnni = RustSimd<AvxVnni>;
+
+/// AVX-512 kernels with VNNI.
+pub type RustAvx512Vnni = RustSimd<Avx512Vnni>;
+
+#[allow(private_bounds, reason = "instruction sets are this module's own; the backends on them are not")]
+impl<T: Isa> RustSimd<T> {
     /// Looks at the CPU once.
     pub fn new() -> Self {
-        Self { token: Avx2::detect() }
+        Self { token: T::detect() }
     }
 
-    fn token(&self) -> Result<Avx2, BackendError> {
-        self.token.clone().map_err(|why| BackendError::Unavailable { backend: AVX2_NAME.to_string(), why })
+    fn token(&self) -> Result<T, BackendError> {
+        self.token.clone().map_err(|why| BackendError::Unavailable { backend: T::NAME.to_string(), why })
     }
 }
 
-impl Default for RustAvx2 {
+#[allow(private_bounds, reason = "as above")]
+impl<T: Isa> Default for RustSimd<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Backend for RustAvx2 {
+#[allow(private_bounds, reason = "as above")]
+impl<T: Isa> Backend for RustSimd<T> {
     fn name(&self) -> &str {
-        AVX2_NAME
+        T::NAME
     }
 
     fn isa(&self) -> &str {
-        "avx2"
+        T::ISA
     }
 
     fn build_info(&self) -> BuildInfo {
@@ -118,7 +141,7 @@ impl Backend for RustAvx2 {
         src: &[f32],
         dst: &mut [u8],
     ) -> Result<f32, BackendError> {
-        let token = self.token()?;
+        let token = self.token()?.avx2();
         checks::length("src", src.len(), layout.n_weights())?;
         checks::length("dst", dst.len(), layout.packed_bytes())?;
         let ternary = Ternary::of(token, rule, src).map_err(|index| non_finite(src, index))?;
@@ -126,7 +149,9 @@ impl Backend for RustAvx2 {
         let (bytes, tail) = dst.split_at_mut(layout.code_bytes());
         let nonzero = match layout.format() {
             WeightFormat::I2S => i2s_pack_avx2::pack(token, ternary, src, bytes),
-            WeightFormat::Tl1 | WeightFormat::Tl2 => tl_pack_avx2::pack(token, layout, ternary, src, bytes)?,
+            WeightFormat::Tl1 | WeightFormat::Tl2 => {
+                tl_pack_avx2::pack((token, T::NAME), layout, ternary, src, bytes)?
+            }
         };
         let scale = ternary.scale(nonzero);
         tail.fill(0);
@@ -135,12 +160,14 @@ impl Backend for RustAvx2 {
     }
 
     fn dequantize_weights(&self, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
-        let token = self.token()?;
+        let token = self.token()?.avx2();
         let layout = weights.layout();
         checks::length("dst", dst.len(), layout.n_weights())?;
         match layout.format() {
             WeightFormat::I2S => i2s_pack_avx2::dequantize(token, weights, dst)?,
-            WeightFormat::Tl1 | WeightFormat::Tl2 => tl_pack_avx2::dequantize(token, weights, dst)?,
+            WeightFormat::Tl1 | WeightFormat::Tl2 => {
+                tl_pack_avx2::dequantize((token, T::NAME), weights, dst)?
+            }
         }
         Ok(())
     }
@@ -154,7 +181,7 @@ impl Backend for RustAvx2 {
         sum: &mut [i32],
     ) -> Result<(), BackendError> {
         let token = self.token()?;
-        checks::activations(AVX2_NAME, cols, (x.len(), q.len(), scale.len(), sum.len()))?;
+        checks::activations(T::NAME, cols, (x.len(), q.len(), scale.len(), sum.len()))?;
         // All rows are looked at before anything is written; what is learnt of the first ones is kept.
         let mut known = [0.0; 256];
         for (row, values) in x.chunks_exact(cols).enumerate() {
@@ -180,15 +207,15 @@ impl Backend for RustAvx2 {
         threads: usize,
     ) -> Result<Box<dyn Matmul + 'a>, BackendError> {
         let token = self.token()?;
-        checks::prepare(AVX2_NAME, weights.layout(), threads)?;
+        checks::prepare(T::NAME, weights.layout(), threads, MOST_THREADS)?;
         // The scratch comes first: an absurd n_max is refused there, before a kernel allocates its own.
-        let linear = Linear::new(AVX2_NAME, token, &weights, n_max)?;
-        let product = match weights.layout().format() {
-            WeightFormat::I2S => i2s_avx2::prepare(token, weights)?,
-            WeightFormat::Tl1 => tl1_avx2::prepare(token, weights, n_max)?,
-            WeightFormat::Tl2 => tl2_avx2::prepare(token, weights, n_max)?,
-        };
-        Ok(linear.with(product))
+        let linear = Linear::new(token, &weights, n_max)?;
+        let whole = isa::check(token.avx2(), &weights)?;
+        linear.with_parts(threads, whole, |rows| token.part(&weights, rows, n_max))
+    }
+
+    fn quiesce(&self) {
+        team::quiesce();
     }
 
     fn prepare_float_matmul<'a>(
@@ -198,11 +225,8 @@ impl Backend for RustAvx2 {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-        float::prepare(AVX2_NAME, self.token()?, matrix, (arithmetic, n_max, threads))
-    }
-
-    fn quiesce(&self) {
-        float::quiesce();
+        // AVX2 is what there is so far, for every instruction set.
+        float::prepare(T::NAME, self.token()?.avx2(), matrix, (arithmetic, n_max, threads))
     }
 }
 

@@ -12,50 +12,61 @@
 //! multiplied with decoded panels; `tl_avx2` says how.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::super::detect::Avx2;
+use super::Product;
+use super::outputs::Outputs;
 use super::tl_avx2::{
-    self, LOOKUP_ROWS, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes, load, nibbles,
+    self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes,
+    load, nibbles,
 };
-use super::{Prepared, Product};
-use crate::bitnet::formats::{Layout, WeightFormat, Weights};
+use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 
 /// Tables of one step: for the first and the second pair of the quads h and l, each for both lanes.
 type Tables = [[Table; 2]; 2];
 
-/// Activation rows up to which looking up is faster than decoding.
-const MAX_LOOKUP_ROWS: usize = 8;
-
 /// Steps that add eight pairs to a byte sum.
 const UNIT_STEPS: usize = 4;
 
-/// Makes TL1 weights ready: checks the codes, allocates the tables.
-pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>, n_max: usize) -> Prepared<'a> {
-    let layout = *weights.layout();
-    let (rows, cols) = (layout.rows(), layout.cols());
-    let tile = tl_avx2::tile_of(&layout, WeightFormat::Tl1)?;
+/// Checks the codes. Gives the tile.
+pub(super) fn check(weights: &Weights<'_>) -> Result<Tile, FormatError> {
+    let layout = weights.layout();
     tl_avx2::check_nibbles(WeightFormat::Tl1, &weights.bytes()[..layout.code_bytes()], 0, 8, "pair index")?;
+    Ok(tl_avx2::tile_of(layout))
+}
+
+/// Makes some of the rows, whole tiles of checked weights, ready: allocates the tables.
+pub(super) fn part<'a>(
+    (token, multiplier): (Avx2, Multiplier),
+    weights: &Weights<'a>,
+    rows: Range<usize>,
+    n_max: usize,
+) -> Box<dyn Product + 'a> {
+    let (cols, tile) = (weights.layout().cols(), tl_avx2::tile_of(weights.layout()));
     let row_blocks = tile.bm / tile.row_block();
     let panel_steps = 64 * 4 / tile.by;
     let most = panel_steps.min(PAIR_UNITS * UNIT_STEPS);
     let steps = Region::new(cols / tile.bk, tile.bk / tile.by, row_blocks, most);
-    Ok(Box::new(Tl1 {
+    Box::new(Tl1 {
         _token: token,
-        layout,
+        multiplier,
+        cols,
         step_cols: tile.by,
-        tiles: rows / tile.bm,
+        tiles: rows.len() / tile.bm,
         row_blocks,
-        codes: &weights.bytes()[..layout.code_bytes()],
+        codes: &weights.bytes()[rows.start * cols / 4..rows.end * cols / 4],
         panels: steps.groups(panel_steps),
         steps,
-        tables: vec![[[Table::ZERO; 2]; 2]; cols / tile.by * n_max.min(MAX_LOOKUP_ROWS)],
+        tables: vec![[[Table::ZERO; 2]; 2]; cols / tile.by * n_max.min(multiplier.max_lookup_rows())],
         panel: Box::new([[[0; 32]; 4]; 64]),
-    }))
+    })
 }
 
 struct Tl1<'a> {
     _token: Avx2,
-    layout: Layout,
+    multiplier: Multiplier,
+    cols: usize,
     /// 4 or 8 (BY); a step has 256 / BY rows.
     step_cols: usize,
     tiles: usize,
@@ -69,17 +80,24 @@ struct Tl1<'a> {
 }
 
 impl Product for Tl1<'_> {
-    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: `_token` proves that this CPU has AVX2.
-        unsafe { if n <= MAX_LOOKUP_ROWS { self.look_up(q, out) } else { self.decode(q, out) } }
+        unsafe {
+            if n <= self.multiplier.max_lookup_rows() { self.look_up(q, n, out) } else { self.decode(q, out) }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let pieces = self.steps.pieces.len() + self.panels.iter().map(Vec::len).sum::<usize>();
+        size_of_val(&*self.tables) + size_of::<Panel>() + pieces * size_of::<Piece>()
     }
 }
 
 impl Tl1<'_> {
     /// The tiles one after the other, each for all activation rows, four at a time.
     #[target_feature(enable = "avx2")]
-    fn look_up(&mut self, q: &[i8], out: &mut [i32]) {
-        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+    fn look_up(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+        let cols = self.cols;
         let group_tables = LOOKUP_ROWS * cols / self.step_cols;
         for (q, tables) in q.chunks(LOOKUP_ROWS * cols).zip(self.tables.chunks_mut(group_tables)) {
             match q.len() / cols {
@@ -89,10 +107,11 @@ impl Tl1<'_> {
                 _ => build_tables::<4>(q, cols, self.step_cols, tables),
             }
         }
-        out.fill(0);
+        (0..n).for_each(|i| out.of(i).fill(0));
         for tile in 0..self.tiles {
-            for (out, tables) in out.chunks_mut(LOOKUP_ROWS * rows).zip(self.tables.chunks(group_tables)) {
-                match out.len() / rows {
+            for (first, tables) in (0..n).step_by(LOOKUP_ROWS).zip(self.tables.chunks(group_tables)) {
+                let out = (&mut *out, first);
+                match n - first {
                     1 => self.look_up_tile::<1>(tile, tables, out),
                     2 => self.look_up_tile::<2>(tile, tables, out),
                     3 => self.look_up_tile::<3>(tile, tables, out),
@@ -103,18 +122,23 @@ impl Tl1<'_> {
     }
 
     #[target_feature(enable = "avx2")]
-    fn look_up_tile<const N: usize>(&self, tile: usize, tables: &[Tables], out: &mut [i32]) {
+    fn look_up_tile<const N: usize>(
+        &self,
+        tile: usize,
+        tables: &[Tables],
+        (out, first): (&mut Outputs<'_, i32>, usize),
+    ) {
         for &piece in &self.steps.pieces {
             for row_block in 0..self.row_blocks {
                 let mut sums = [[_mm256_setzero_si256(); 4]; N];
                 let codes = self.steps.units(self.codes, (tile, row_block), piece);
                 add_steps(codes, tables[piece.first * N..].as_chunks().0, &mut sums);
-                self.add_sums(tile, row_block, &sums, out);
+                self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
         }
     }
 
-    /// Adds the int16 sums of a row block to `out`.
+    /// Adds the int16 sums of a row block to results `first`...
     #[target_feature(enable = "avx2")]
     #[inline]
     fn add_sums<const N: usize>(
@@ -122,29 +146,29 @@ impl Tl1<'_> {
         tile: usize,
         row_block: usize,
         sums: &[[__m256i; 4]; N],
-        out: &mut [i32],
+        (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
         let block_rows = 256 / self.step_cols;
         let row = block_rows * (tile * self.row_blocks + row_block);
-        for (out, sums) in out.chunks_exact_mut(self.layout.rows()).zip(sums) {
-            let out = out[row..row + block_rows].as_chunks_mut().0;
+        for (n, sums) in sums.iter().enumerate() {
+            let out = out.of(first + n)[row..row + block_rows].as_chunks_mut().0;
             for (i, &sums) in sums.iter().enumerate() {
                 let (vector, half) = (i / 2, i % 2);
                 let [low, high] = lanes(sums);
-                let first = if self.step_cols == 4 { 4 * vector + half } else { i };
-                let second = if self.step_cols == 4 { first + 2 } else { i };
-                add_words(&mut out[first], low);
-                add_words(&mut out[second], high);
+                let eight = if self.step_cols == 4 { 4 * vector + half } else { i };
+                let other = if self.step_cols == 4 { eight + 2 } else { i };
+                add_words(&mut out[eight], low);
+                add_words(&mut out[other], high);
             }
         }
     }
 
     #[target_feature(enable = "avx2")]
-    fn decode(&mut self, q: &[i8], out: &mut [i32]) {
-        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+    fn decode(&mut self, q: &[i8], out: &mut Outputs<'_, i32>) {
+        let cols = self.cols;
         let block_rows = 256 / self.step_cols;
         let step_quads = self.step_cols / 4;
-        tl_avx2::start_with_offset(q, cols, out, rows);
+        tl_avx2::start_with_offset(q, cols, out);
         for tile in 0..self.tiles {
             for row_block in 0..self.row_blocks {
                 let row = block_rows * (tile * self.row_blocks + row_block);
@@ -162,7 +186,7 @@ impl Tl1<'_> {
                             quads += step_quads * piece.units;
                         }
                         let panel = &self.panel[..quads];
-                        tl_avx2::add_panel(panel, (q, cols, col), (out, rows, row + 32 * half));
+                        self.multiplier.add_panel(panel, (q, cols, col), (out, row + 32 * half));
                         col += 4 * quads;
                     }
                 }
@@ -245,8 +269,13 @@ mod tests {
         random_codes, token,
     };
     use super::*;
-    use crate::bitnet::formats::Tile;
+    use crate::bitnet::formats::Layout;
     use crate::rng::Rng;
+
+    fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
+        super::check(&weights)?;
+        Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
+    }
 
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize, by: usize) -> Layout {
         Layout::tl1(rows, cols, Tile { bm, bk, by }).unwrap()
@@ -309,7 +338,8 @@ mod tests {
             for n in [1, 3, 8, 9] {
                 let q = random_activations(n * cols, &mut rng);
                 let mut out = vec![0; n * rows];
-                prepare(token(), Weights::new(layout, &bytes).unwrap(), n).unwrap().run(&q, n, &mut out);
+                let weights = Weights::new(layout, &bytes).unwrap();
+                prepare(weights, n).unwrap().run(&q, n, &mut Outputs::whole(&mut out, rows));
                 for (i, out) in out.into_iter().enumerate() {
                     let (w, q) = (&codes[i % rows * cols..][..cols], &q[i / rows * cols..][..cols]);
                     let dot: i32 = w.iter().zip(q).map(|(&w, &q)| i32::from(w) * i32::from(q)).sum();

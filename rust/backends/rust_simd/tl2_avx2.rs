@@ -18,20 +18,19 @@
 //! the lowest bit keeps `psignb` from seeing a zero. The low bytes give the other four triples.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::super::detect::Avx2;
+use super::Product;
+use super::outputs::Outputs;
 use super::tl_avx2::{
-    self, LOOKUP_ROWS, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS, Table, add_words,
-    both_lanes, join, lanes, load, nibbles,
+    self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS,
+    Table, add_words, both_lanes, join, lanes, load, nibbles,
 };
-use super::{Prepared, Product};
-use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
+use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
 
 /// Tables of the eight triples or pairs that one unit takes.
 type Tables = [Table; 8];
-
-/// Activation rows up to which looking up is faster than decoding.
-const MAX_LOOKUP_ROWS: usize = 8;
 
 /// Columns of eight triples.
 const TRIPLE_COLS: usize = 24;
@@ -39,28 +38,66 @@ const TRIPLE_COLS: usize = 24;
 /// Columns of eight pairs.
 const PAIR_COLS: usize = 16;
 
-/// Makes TL2 weights ready: checks the codes, allocates the tables.
-pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>, n_max: usize) -> Prepared<'a> {
+/// The three sections of the codes: A, S and B of the essay in `formats::tl2`.
+pub(super) struct Sections<'a> {
+    pub magnitudes: &'a [u8],
+    pub signs: &'a [u8],
+    pub indices: &'a [u8],
+}
+
+impl<'a> Sections<'a> {
+    /// Those of some of the rows, whole tiles.
+    pub fn of(weights: &Weights<'a>, rows: Range<usize>) -> Self {
+        let layout = weights.layout();
+        let (three_cols, all) = (layout.three_cols(), layout.rows());
+        let two_cols = layout.cols() - three_cols;
+        let signs = three_cols * all / 6;
+        let pairs = signs + three_cols * all / 24;
+        let section = |offset: usize, cols: usize, weights_per_byte: usize| {
+            let bytes = |rows: usize| offset + cols * rows / weights_per_byte;
+            &weights.bytes()[bytes(rows.start)..bytes(rows.end)]
+        };
+        Self {
+            magnitudes: section(0, three_cols, 6),
+            signs: section(signs, three_cols, 24),
+            indices: section(pairs, two_cols, 4),
+        }
+    }
+}
+
+/// Checks the codes. Gives the tile.
+pub(super) fn check(weights: &Weights<'_>) -> Result<Tile, FormatError> {
+    let layout = weights.layout();
+    let Sections { magnitudes, indices, .. } = Sections::of(weights, 0..layout.rows());
+    let check = |bytes: &[u8], offset, largest, what: &str| {
+        tl_avx2::check_nibbles(WeightFormat::Tl2, bytes, offset, largest, what)
+    };
+    check(magnitudes, 0, 13, "triple magnitude")?;
+    check(indices, layout.code_bytes() - indices.len(), 8, "pair index")?;
+    Ok(tl_avx2::tile_of(layout))
+}
+
+/// Makes some of the rows, whole tiles of checked weights, ready: allocates the tables.
+pub(super) fn part<'a>(
+    (token, multiplier): (Avx2, Multiplier),
+    weights: &Weights<'a>,
+    rows: Range<usize>,
+    n_max: usize,
+) -> Box<dyn Product + 'a> {
     let layout = *weights.layout();
-    let tile = tl_avx2::tile_of(&layout, WeightFormat::Tl2)?;
-    let (rows, three_cols) = (layout.rows(), layout.three_cols());
+    let (three_cols, tile) = (layout.three_cols(), tl_avx2::tile_of(&layout));
     let two_cols = layout.cols() - three_cols;
-    let sign_offset = three_cols * rows / 6;
-    let pair_offset = sign_offset + three_cols * rows / 24;
-    check(&weights.bytes()[..sign_offset], 0, 13, "triple magnitude")?;
-    check(&weights.bytes()[pair_offset..layout.code_bytes()], pair_offset, 8, "pair index")?;
     let row_blocks = tile.bm / 32;
-    let lookup_rows = n_max.min(MAX_LOOKUP_ROWS);
+    let lookup_rows = n_max.min(multiplier.max_lookup_rows());
     let triples = Region::new(three_cols / tile.bk, tile.bk / TRIPLE_COLS, row_blocks, TRIPLE_UNITS);
     let pairs = Region::new(two_cols / 32, 32 / PAIR_COLS, row_blocks, PAIR_UNITS);
-    Ok(Box::new(Tl2 {
+    Box::new(Tl2 {
         _token: token,
+        multiplier,
         layout,
-        tiles: rows / tile.bm,
+        tiles: rows.len() / tile.bm,
         row_blocks,
-        magnitudes: &weights.bytes()[..sign_offset],
-        signs: &weights.bytes()[sign_offset..pair_offset],
-        indices: &weights.bytes()[pair_offset..layout.code_bytes()],
+        codes: Sections::of(weights, rows),
         triple_panels: triples.groups(TRIPLE_UNITS),
         pair_panels: pairs.groups(PAIR_UNITS),
         triples,
@@ -68,22 +105,16 @@ pub(super) fn prepare<'a>(token: Avx2, weights: Weights<'a>, n_max: usize) -> Pr
         triple_tables: vec![[Table::ZERO; 8]; three_cols / TRIPLE_COLS * lookup_rows],
         pair_tables: vec![[Table::ZERO; 8]; two_cols / PAIR_COLS * lookup_rows],
         panel: Box::new([[[0; 32]; 4]; 64]),
-    }))
-}
-
-fn check(bytes: &[u8], offset: usize, largest: u8, what: &str) -> Result<(), FormatError> {
-    tl_avx2::check_nibbles(WeightFormat::Tl2, bytes, offset, largest, what)
+    })
 }
 
 struct Tl2<'a> {
     _token: Avx2,
+    multiplier: Multiplier,
     layout: Layout,
     tiles: usize,
     row_blocks: usize,
-    /// A, S and B of the essay in `formats::tl2`.
-    magnitudes: &'a [u8],
-    signs: &'a [u8],
-    indices: &'a [u8],
+    codes: Sections<'a>,
     /// Units of eight triples, for `magnitudes` and `signs`.
     triples: Region,
     triple_panels: Vec<Vec<Piece>>,
@@ -98,17 +129,28 @@ struct Tl2<'a> {
 }
 
 impl Product for Tl2<'_> {
-    fn run(&mut self, q: &[i8], n: usize, out: &mut [i32]) {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: `_token` proves that this CPU has AVX2.
-        unsafe { if n <= MAX_LOOKUP_ROWS { self.look_up(q, out) } else { self.decode(q, out) } }
+        unsafe {
+            if n <= self.multiplier.max_lookup_rows() { self.look_up(q, n, out) } else { self.decode(q, out) }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let panels = self.triple_panels.iter().chain(&self.pair_panels);
+        let pieces = self.triples.pieces.len() + self.pairs.pieces.len();
+        size_of_val(&*self.triple_tables)
+            + size_of_val(&*self.pair_tables)
+            + size_of::<Panel>()
+            + (pieces + panels.map(Vec::len).sum::<usize>()) * size_of::<Piece>()
     }
 }
 
 impl Tl2<'_> {
     /// The tiles one after the other, each for all activation rows, four at a time.
     #[target_feature(enable = "avx2")]
-    fn look_up(&mut self, q: &[i8], out: &mut [i32]) {
-        let (rows, cols) = (self.layout.rows(), self.layout.cols());
+    fn look_up(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+        let cols = self.layout.cols();
         let three_cols = self.layout.three_cols();
         let triple_units = three_cols / TRIPLE_COLS;
         let pair_units = (cols - three_cols) / PAIR_COLS;
@@ -124,14 +166,13 @@ impl Tl2<'_> {
                 _ => build_tables::<4>(q, cols, three_cols, tables),
             }
         }
-        out.fill(0);
+        (0..n).for_each(|i| out.of(i).fill(0));
         for tile in 0..self.tiles {
-            for (i, out) in out.chunks_mut(LOOKUP_ROWS * rows).enumerate() {
-                let tables = (
-                    &self.triple_tables[i * LOOKUP_ROWS * triple_units..],
-                    &self.pair_tables[i * LOOKUP_ROWS * pair_units..],
-                );
-                match out.len() / rows {
+            for first in (0..n).step_by(LOOKUP_ROWS) {
+                let tables =
+                    (&self.triple_tables[first * triple_units..], &self.pair_tables[first * pair_units..]);
+                let out = (&mut *out, first);
+                match n - first {
                     1 => self.look_up_tile::<1>(tile, tables, out),
                     2 => self.look_up_tile::<2>(tile, tables, out),
                     3 => self.look_up_tile::<3>(tile, tables, out),
@@ -146,28 +187,28 @@ impl Tl2<'_> {
         &self,
         tile: usize,
         (triple_tables, pair_tables): (&[Tables], &[Tables]),
-        out: &mut [i32],
+        (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
         for &piece in &self.triples.pieces {
             for row_block in 0..self.row_blocks {
                 let mut sums = [[_mm256_setzero_si256(); 2]; N];
-                let codes = self.triples.units(self.magnitudes, (tile, row_block), piece);
-                let signs = self.triples.units(self.signs, (tile, row_block), piece);
+                let codes = self.triples.units(self.codes.magnitudes, (tile, row_block), piece);
+                let signs = self.triples.units(self.codes.signs, (tile, row_block), piece);
                 add_triples(codes, signs, triple_tables[piece.first * N..].as_chunks().0, &mut sums);
-                self.add_sums(tile, row_block, &sums, out);
+                self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
         }
         for &piece in &self.pairs.pieces {
             for row_block in 0..self.row_blocks {
                 let mut sums = [[_mm256_setzero_si256(); 2]; N];
-                let codes = self.pairs.units(self.indices, (tile, row_block), piece);
+                let codes = self.pairs.units(self.codes.indices, (tile, row_block), piece);
                 add_pairs(codes, pair_tables[piece.first * N..].as_chunks().0, &mut sums);
-                self.add_sums(tile, row_block, &sums, out);
+                self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
         }
     }
 
-    /// Adds the int16 sums of 32 rows to `out`.
+    /// Adds the int16 sums of 32 rows to results `first`...
     #[target_feature(enable = "avx2")]
     #[inline]
     fn add_sums<const N: usize>(
@@ -175,12 +216,12 @@ impl Tl2<'_> {
         tile: usize,
         row_block: usize,
         sums: &[[__m256i; 2]; N],
-        out: &mut [i32],
+        (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
         let row = 32 * (tile * self.row_blocks + row_block);
-        for (out, sums) in out.chunks_exact_mut(self.layout.rows()).zip(sums) {
-            let out = out[row..row + 32].as_chunks_mut().0;
-            for (out, &sums) in out.chunks_exact_mut(2).zip(sums) {
+        for (i, sums) in sums.iter().enumerate() {
+            let out = out.of(first + i)[row..row + 32].as_chunks_mut().0;
+            for (out, &sums) in out.chunks_exact_mut(2).zip(sums.iter()) {
                 let [low, high] = lanes(sums);
                 add_words(&mut out[0], low);
                 add_words(&mut out[1], high);
@@ -189,9 +230,9 @@ impl Tl2<'_> {
     }
 
     #[target_feature(enable = "avx2")]
-    fn decode(&mut self, q: &[i8], out: &mut [i32]) {
-        let (rows, cols) = (self.layout.rows(), self.layout.cols());
-        tl_avx2::start_with_offset(q, cols, out, rows);
+    fn decode(&mut self, q: &[i8], out: &mut Outputs<'_, i32>) {
+        let cols = self.layout.cols();
+        tl_avx2::start_with_offset(q, cols, out);
         for tile in 0..self.tiles {
             for row_block in 0..self.row_blocks {
                 let row = 32 * (tile * self.row_blocks + row_block);
@@ -199,21 +240,21 @@ impl Tl2<'_> {
                 for panel in &self.triple_panels {
                     let mut quads = 0;
                     for &piece in panel {
-                        let codes = self.triples.units(self.magnitudes, (tile, row_block), piece);
-                        let signs = self.triples.units(self.signs, (tile, row_block), piece);
+                        let codes = self.triples.units(self.codes.magnitudes, (tile, row_block), piece);
+                        let signs = self.triples.units(self.codes.signs, (tile, row_block), piece);
                         let decoded = self.panel[quads..].as_chunks_mut().0;
                         for (quads, (codes, signs)) in decoded.iter_mut().zip(codes.iter().zip(signs)) {
                             decode_triples(codes, signs, quads);
                         }
                         quads += TRIPLE_COLS / 4 * piece.units;
                     }
-                    tl_avx2::add_panel(&self.panel[..quads], (q, cols, col), (out, rows, row));
+                    self.multiplier.add_panel(&self.panel[..quads], (q, cols, col), (out, row));
                     col += 4 * quads;
                 }
                 for panel in &self.pair_panels {
                     let mut quads = 0;
                     for &piece in panel {
-                        let codes = self.pairs.units::<128>(self.indices, (tile, row_block), piece);
+                        let codes = self.pairs.units::<128>(self.codes.indices, (tile, row_block), piece);
                         for (quad, codes) in
                             self.panel[quads..].iter_mut().zip(codes.as_flattened().as_chunks().0)
                         {
@@ -221,7 +262,7 @@ impl Tl2<'_> {
                         }
                         quads += PAIR_COLS / 4 * piece.units;
                     }
-                    tl_avx2::add_panel(&self.panel[..quads], (q, cols, col), (out, rows, row));
+                    self.multiplier.add_panel(&self.panel[..quads], (q, cols, col), (out, row));
                     col += 4 * quads;
                 }
             }
@@ -385,8 +426,12 @@ mod tests {
         token,
     };
     use super::*;
-    use crate::bitnet::formats::Tile;
     use crate::rng::Rng;
+
+    fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
+        super::check(&weights)?;
+        Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
+    }
 
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize) -> Layout {
         Layout::tl2(rows, cols, Tile { bm, bk, by: 8 }).unwrap()
@@ -448,13 +493,13 @@ mod tests {
             let (y, lut_scale): (Vec<f32>, f32) = (file.data("y"), file.scalar("lut_scale"));
             let weights = Weights::new(layout, &bytes).unwrap();
             let mut out = vec![0; layout.rows()];
-            prepare(token(), weights, 1).unwrap().run(&q, 1, &mut out);
+            prepare(weights, 1).unwrap().run(&q, 1, &mut Outputs::whole(&mut out, layout.rows()));
             for (row, codes) in codes.chunks_exact(layout.cols()).enumerate() {
                 let dot: i32 = codes.iter().zip(&q).map(|(&w, &q)| i32::from(w) * i32::from(q)).sum();
                 assert_eq!(out[row], dot, "{name}: row {row}");
                 assert_eq!(dot as f32 / lut_scale * weights.scale(), y[row], "{name}: row {row}");
             }
-            check_bytes(prepare, &layout, &bytes, &[q.repeat(MAX_LOOKUP_ROWS + 1)]);
+            check_bytes(prepare, &layout, &bytes, &[q.repeat(Multiplier::Avx2.max_lookup_rows() + 1)]);
         }
     }
 

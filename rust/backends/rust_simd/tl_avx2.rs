@@ -10,12 +10,15 @@
 //! **Overflow.** Eight answers per byte sum: 8 * 14 = 112. Eight triples are at most 8 * 3 * 128 = 3072, so
 //! [`TRIPLE_UNITS`] = 10 of them fit int16; eight pairs at most 2048, so [`PAIR_UNITS`] = 15 do. Then int32.
 //!
-//! **Decoded product.** For more activation rows than the format's `MAX_LOOKUP_ROWS` (measured), 32 rows x up to 256 columns are decoded
+//! **Decoded product.** For more activation rows than [`Multiplier::max_lookup_rows`], 32 rows x up to 256 columns are decoded
 //! once into a [`Panel`] of code + 1 (8 KB, it stays in L1) and multiplied with all activation rows by `pmaddubsw`:
 //! 64 quads x 2 products x 2 * 128 = 32768 is reached by the negative side only, so one panel fits int16.
 
 use std::arch::x86_64::*;
 
+use super::super::detect::{Avx512Vnni, AvxVnni};
+use super::outputs::Outputs;
+use super::{panel_avx512vnni, panel_avxvnni};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
 
 /// Activation rows that are looked up together: their byte sums and what they share fill the registers.
@@ -135,14 +138,9 @@ impl Table {
     }
 }
 
-/// The tile of a layout of that format.
-pub(super) fn tile_of(layout: &Layout, format: WeightFormat) -> Result<Tile, FormatError> {
-    layout.tile().filter(|_| layout.format() == format).ok_or_else(|| FormatError::Unsupported {
-        format,
-        rows: layout.rows(),
-        cols: layout.cols(),
-        why: format!("these weights are {}", layout.format()),
-    })
+/// The tile of a layout of TL1 or TL2, which has one.
+pub(super) fn tile_of(layout: &Layout) -> Tile {
+    layout.tile().expect("TL1 and TL2 layouts have tiles")
 }
 
 /// That no nibble of `bytes`, which begin at `offset` of the tensor, is above `largest`.
@@ -371,24 +369,57 @@ pub(super) fn store_pairs(quad: &mut Quad, bytes: __m256i) {
     store_quad(quad, columns);
 }
 
-/// Sets `out` `[n, rows]` to what the offset of the decoded codes adds too much: -sum of each row of `q` `[n, cols]`.
-#[target_feature(enable = "avx2")]
-pub(super) fn start_with_offset(q: &[i8], cols: usize, out: &mut [i32], rows: usize) {
-    for (q, out) in q.chunks_exact(cols).zip(out.chunks_exact_mut(rows)) {
-        out.fill(-q.iter().map(|&q| i32::from(q)).sum::<i32>());
+/// Who multiplies decoded panels.
+#[derive(Clone, Copy)]
+pub(super) enum Multiplier {
+    /// `pmaddubsw`, below.
+    Avx2,
+    /// `vpdpbusd` on 256 bits.
+    AvxVnni(AvxVnni),
+    /// `vpdpbusd` on 512 bits.
+    Avx512Vnni(Avx512Vnni),
+}
+
+impl Multiplier {
+    /// Activation rows up to which looking up is faster than decoding (measured).
+    pub fn max_lookup_rows(self) -> usize {
+        match self {
+            Self::Avx2 | Self::AvxVnni(_) => 8,
+            Self::Avx512Vnni(_) => 4,
+        }
+    }
+
+    /// Adds a panel's product: its 32 rows from row `row` on, its columns from column `col` on, with all of `q`
+    /// `[n, cols]` to results `[n, rows]`.
+    #[target_feature(enable = "avx2")]
+    pub fn add_panel(self, panel: &[Quad], q: (&[i8], usize, usize), out: (&mut Outputs<'_, i32>, usize)) {
+        match self {
+            Self::Avx2 => add_panel(panel, q, out),
+            // SAFETY: the token proves that this CPU has AVX-VNNI.
+            Self::AvxVnni(_) => unsafe { panel_avxvnni::add_panel(panel, q, out) },
+            // SAFETY: the token proves that this CPU has AVX-512 VNNI.
+            Self::Avx512Vnni(_) => unsafe { panel_avx512vnni::add_narrow_panel(panel, q, out) },
+        }
     }
 }
 
-/// Adds a panel's product: its 32 rows from row `row` on, its columns from column `col` on, with all of `q`
-/// `[n, cols]` to `out` `[n, rows]`.
+/// Sets results `[n, rows]` to what the offset of the decoded codes adds too much: -sum of each row of `q` `[n, cols]`.
 #[target_feature(enable = "avx2")]
-pub(super) fn add_panel(
+pub(super) fn start_with_offset(q: &[i8], cols: usize, out: &mut Outputs<'_, i32>) {
+    for (i, q) in q.chunks_exact(cols).enumerate() {
+        out.of(i).fill(-q.iter().map(|&q| i32::from(q)).sum::<i32>());
+    }
+}
+
+/// [`Multiplier::add_panel`] with AVX2.
+#[target_feature(enable = "avx2")]
+fn add_panel(
     panel: &[Quad],
     (q, cols, col): (&[i8], usize, usize),
-    (out, rows, row): (&mut [i32], usize, usize),
+    (out, row): (&mut Outputs<'_, i32>, usize),
 ) {
-    for (q, out) in q.chunks(PANEL_ROWS * cols).zip(out.chunks_mut(PANEL_ROWS * rows)) {
-        let (q, out) = ((q, cols, col), (out, rows, row));
+    for (i, q) in q.chunks(PANEL_ROWS * cols).enumerate() {
+        let (q, out) = ((q, cols, col), (&mut *out, i * PANEL_ROWS, row));
         match q.0.len() / cols {
             1 => add_panel_rows::<1>(panel, q, out),
             2 => add_panel_rows::<2>(panel, q, out),
@@ -406,7 +437,7 @@ pub(super) fn add_panel(
 fn add_panel_rows<const N: usize>(
     panel: &[Quad],
     (q, cols, col): (&[i8], usize, usize),
-    (out, rows, row): (&mut [i32], usize, usize),
+    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
 ) {
     let mut fours: [&[[i8; 4]]; N] = [&[]; N];
     for (fours, q) in fours.iter_mut().zip(q.chunks_exact(cols)) {
@@ -428,7 +459,7 @@ fn add_panel_rows<const N: usize>(
         }
         for (i, sums) in sums.into_iter().enumerate() {
             let one = _mm256_set1_epi16(1);
-            let out = out[i * rows + row + 16 * half..][..16].as_chunks_mut().0;
+            let out = out.of(first + i)[row + 16 * half..][..16].as_chunks_mut().0;
             let (a, b) = (_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one));
             add_dwords(&mut out[0], _mm256_permute2x128_si256::<0x20>(a, b));
             add_dwords(&mut out[1], _mm256_permute2x128_si256::<0x31>(a, b));
@@ -445,7 +476,7 @@ mod npz;
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::super::detect::Avx2;
-    use super::super::Prepared;
+    use super::super::Product;
     use super::*;
     use crate::bitnet::formats::{Weights, pack, unpack};
     use crate::rng::Rng;
@@ -458,8 +489,8 @@ pub(super) mod tests {
         parts.find_map(|part| part.strip_prefix(key)?.parse().ok()).expect(key)
     }
 
-    /// `prepare` of the format under test.
-    pub type Prepare = for<'a> fn(Avx2, Weights<'a>, usize) -> Prepared<'a>;
+    /// Checks and prepares all rows of the format under test for so many activation rows.
+    pub type Prepare = for<'a> fn(Weights<'a>, usize) -> Result<Box<dyn Product + 'a>, FormatError>;
 
     /// The token; a machine without AVX2 cannot run these tests, and says so by failing.
     pub fn token() -> Avx2 {
@@ -498,12 +529,12 @@ pub(super) mod tests {
         let weights = Weights::new(*layout, bytes).unwrap();
         let rows_of = |q: &Vec<i8>| q.len() / layout.cols();
         let n_max = batches.iter().map(rows_of).max().unwrap();
-        let mut product = prepare(token(), weights, n_max).unwrap();
+        let mut product = prepare(weights, n_max).unwrap();
         for q in batches {
             let n = rows_of(q);
             let outputs = n * layout.rows();
             let mut fenced = vec![CANARY; outputs + 64];
-            product.run(q, n, &mut fenced[32..32 + outputs]);
+            product.run(q, n, &mut Outputs::whole(&mut fenced[32..32 + outputs], layout.rows()));
             assert_eq!(fenced[32..32 + outputs], products(&weights, q), "{layout:?}, n = {n}");
             assert!(
                 fenced[..32].iter().chain(&fenced[32 + outputs..]).all(|&c| c == CANARY),
@@ -543,7 +574,7 @@ pub(super) mod tests {
                     let mut damaged = bytes.clone();
                     damaged[offset] = byte;
                     let weights = Weights::new(*layout, &damaged).unwrap();
-                    let error = prepare(token(), weights, 1).err();
+                    let error = prepare(weights, 1).err();
                     let reference = unpack(&weights, &mut vec![0; layout.n_weights()]).err();
                     assert_eq!(error, reference, "{layout:?}: byte {offset} = {byte:#x}");
                     assert_eq!(error.is_some(), nibble > largest, "{layout:?}: byte {offset} = {byte:#x}");

@@ -18,7 +18,6 @@ use std::arch::x86_64::*;
 
 use super::super::detect::Avx2;
 use super::super::{BackendError, checks};
-use super::AVX2_NAME;
 use super::quantize_avx2::{self, Ternary};
 use super::tl_avx2::{self, PAIR_DIGITS, TRIPLE_DIGITS, both_lanes, check_nibbles, load, nibbles, store};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
@@ -36,14 +35,14 @@ const LINE: usize = 64;
 
 /// Codes `src` becomes, packed into the code bytes of `layout`. Whether any of them is not 0.
 pub(super) fn pack(
-    token: Avx2,
+    (token, backend): (Avx2, &str),
     layout: &Layout,
     ternary: Ternary,
     src: &[f32],
     bytes: &mut [u8],
 ) -> Result<bool, BackendError> {
-    let tile = tl_avx2::tile_of(layout, layout.format())?;
-    let mut band = Band::new(layout)?;
+    let tile = tl_avx2::tile_of(layout);
+    let mut band = Band::new(backend, layout)?;
     let mut nonzero = false;
     for (index, rows) in src.chunks_exact(ROWS * layout.cols()).enumerate() {
         for (row, codes) in rows.chunks_exact(layout.cols()).zip(band.rows_mut()) {
@@ -64,11 +63,15 @@ pub(super) fn pack(
 }
 
 /// `dst` `[rows, cols]` = code * scale. Nothing is written where a code is invalid.
-pub(super) fn dequantize(token: Avx2, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
+pub(super) fn dequantize(
+    (token, backend): (Avx2, &str),
+    weights: &Weights<'_>,
+    dst: &mut [f32],
+) -> Result<(), BackendError> {
     let (layout, bytes) = (weights.layout(), weights.bytes());
-    let tile = tl_avx2::tile_of(layout, layout.format())?;
+    let tile = tl_avx2::tile_of(layout);
     check_codes(layout, bytes)?;
-    let mut band = Band::new(layout)?;
+    let mut band = Band::new(backend, layout)?;
     for (index, rows) in dst.chunks_exact_mut(ROWS * layout.cols()).enumerate() {
         let at = Place { layout, tile, first_row: index * ROWS };
         // SAFETY: the token proves that this CPU runs AVX2.
@@ -160,9 +163,9 @@ struct Band {
 
 impl Band {
     /// Zeros. An odd number of cache lines between rows keeps them from meeting in the same sets.
-    fn new(layout: &Layout) -> Result<Self, BackendError> {
+    fn new(backend: &str, layout: &Layout) -> Result<Self, BackendError> {
         let stride = ((layout.cols() + QUADS_COLS).div_ceil(LINE) | 1) * LINE;
-        Ok(Self { stride, codes: checks::zeros(AVX2_NAME, ROWS, stride)? })
+        Ok(Self { stride, codes: checks::zeros(backend, ROWS, stride)? })
     }
 
     fn rows_mut(&mut self) -> std::slice::ChunksExactMut<'_, i8> {

@@ -1,0 +1,330 @@
+//! I2_S on AVX-512 VNNI, straight on the original bytes (`docs/FORMATS.md` 2): byte b of a block of 128 columns holds
+//! the codes of columns b, 32 + b, 64 + b, 96 + b in bits 7:6, 5:4, 3:2, 1:0. `vpdpbusd` multiplies codes in their
+//! stored form u = 0, 1, 2 with int8 activations and adds four products to an int32 without saturation; sum(q) is taken
+//! off once per activation row. int32 sums may wrap on the way: the difference is right modulo 2^32, and it fits.
+//!
+//! Up to four activation rows (`direct`): 64 bytes are two blocks, so the activations are laid out once in the same
+//! order, 256 columns as four vectors by group. Bits are cut out with an `affine` instruction that shifts and masks at
+//! once. Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd
+//! block ends the row with half a vector of zeros.
+//!
+//! More (`gemm`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
+//! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::detect::Avx512Vnni;
+use super::outputs::Outputs;
+use super::panel_avx512vnni::{self as panel, LANES, Panel, Quad, ROWS, load, load_i8};
+use super::{Product, i2s_avx2};
+use crate::bitnet::formats::Weights;
+
+use i2s_avx2::{BLOCK, Lane};
+
+/// The activations of two blocks, by group.
+type Groups = [[i8; 64]; 4];
+
+/// Activation rows up to which unpacking for each product is faster than unpacking to a panel.
+const MAX_DIRECT_ROWS: usize = 4;
+/// How far ahead of its use a weight row is fetched, in bytes.
+const PREFETCH_BYTES: usize = 1536;
+/// Dwords of a block of one row.
+const DWORDS: usize = 8;
+
+/// I2_S weights, read in place, with room for activations in the order of their use and for a panel.
+struct I2s<'a> {
+    /// The proof that [`Product::run`] needs.
+    _token: Avx512Vnni,
+    /// `[rows, cols / 128]`
+    codes: &'a [Lane],
+    rows: usize,
+    blocks: usize,
+    /// `[4, blocks / 2]`, rounded up
+    groups: Vec<Groups>,
+    panel: Box<Panel>,
+}
+
+/// Allocates for some of the rows of weights whose codes were found valid; they are used where they are.
+pub(super) fn part<'a>(
+    token: Avx512Vnni,
+    weights: &Weights<'a>,
+    rows: Range<usize>,
+) -> Box<dyn Product + 'a> {
+    let blocks = weights.layout().cols() / BLOCK;
+    Box::new(I2s {
+        _token: token,
+        codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
+        rows: rows.len(),
+        blocks,
+        groups: vec![[[0; 64]; 4]; MAX_DIRECT_ROWS * blocks.div_ceil(2)],
+        panel: Panel::new(),
+    })
+}
+
+impl Product for I2s<'_> {
+    fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+        // SAFETY: the token proves that this CPU has these features.
+        unsafe {
+            match n {
+                1 => direct::<1>(self, q, out),
+                2 => direct::<2>(self, q, out),
+                3 => direct::<3>(self, q, out),
+                MAX_DIRECT_ROWS => direct::<4>(self, q, out),
+                _ => gemm(self, q, out),
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.groups) + size_of_val(&*self.panel)
+    }
+}
+
+/// The results of `C` activation rows.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn direct<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
+    let I2s { codes, rows, blocks, ref mut groups, .. } = *weights;
+    let mut q_sums = [0; C];
+    for ((q_sum, q), groups) in
+        q_sums.iter_mut().zip(q.chunks_exact(blocks * BLOCK)).zip(groups.chunks_mut(blocks.div_ceil(2)))
+    {
+        *q_sum = panel::sum(q);
+        lay_out(q, groups);
+    }
+    let mut q = [&groups[..0]; C];
+    for (q, groups) in q.iter_mut().zip(groups.chunks(blocks.div_ceil(2))) {
+        *q = groups;
+    }
+    let quarter = rows / 4;
+    for i in 0..quarter {
+        let four = [0, 1, 2, 3].map(|stream| &codes[(stream * quarter + i) * blocks..][..blocks]);
+        let dots = direct_rows(four, q);
+        for c in 0..C {
+            let out = out.of(c);
+            for (stream, dot) in add_lanes([0, 1, 2, 3].map(|r| dots[r][c])).into_iter().enumerate() {
+                out[stream * quarter + i] = dot.wrapping_sub(q_sums[c]);
+            }
+        }
+    }
+    for row in 4 * quarter..rows {
+        let [dots] = direct_rows([&codes[row * blocks..][..blocks]], q);
+        for c in 0..C {
+            out.of(c)[row] = _mm512_reduce_add_epi32(dots[c]).wrapping_sub(q_sums[c]);
+        }
+    }
+}
+
+/// Two blocks of activations by group; a block without a neighbour is followed by zeros, as it was before.
+#[target_feature(enable = "avx512f")]
+fn lay_out(q: &[i8], groups: &mut [Groups]) {
+    for (q, groups) in q.chunks(2 * BLOCK).zip(groups) {
+        for (half, block) in q.as_chunks::<32>().0.chunks(4).enumerate() {
+            for (group, q) in groups.iter_mut().zip(block) {
+                group[32 * half..][..32].copy_from_slice(q);
+            }
+        }
+    }
+}
+
+/// For each of `R` weight rows and `C` activation rows, sixteen int32 that add up to their product.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn direct_rows<const R: usize, const C: usize>(rows: [&[Lane]; R], q: [&[Groups]; C]) -> [[__m512i; C]; R] {
+    let blocks = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == blocks));
+    assert!(q.iter().all(|q| q.len() == blocks.div_ceil(2)));
+    let mut sums = [[[_mm512_setzero_si512(); C]; R]; 2];
+    for pair in 0..blocks / 2 {
+        let mut codes = [_mm512_setzero_si512(); R];
+        for r in 0..R {
+            // SAFETY: two blocks of the row; the compiler does not see it and would compare every time.
+            let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
+            prefetch(two);
+            codes[r] = load(two);
+        }
+        // SAFETY: `q` is as long as the rows have pairs of blocks, the odd one counted.
+        add_products(&mut sums, codes, q.map(|q| unsafe { q.get_unchecked(pair) }));
+    }
+    if blocks % 2 == 1 {
+        let codes = rows.map(|row| _mm512_zextsi256_si512(load_block(&row[blocks - 1])));
+        add_products(&mut sums, codes, q.map(|q| &q[blocks / 2]));
+    }
+    let [mut even, odd] = sums;
+    for r in 0..R {
+        for c in 0..C {
+            even[r][c] = _mm512_add_epi32(even[r][c], odd[r][c]);
+        }
+    }
+    even
+}
+
+/// Adds the products of 256 columns. With one activation row two sums for each weight row take turns: one would have
+/// to wait for itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn add_products<const R: usize, const C: usize>(
+    sums: &mut [[[__m512i; C]; R]; 2],
+    codes: [__m512i; R],
+    q: [&Groups; C],
+) {
+    for g in 0..4 {
+        let sums = &mut sums[if C == 1 { g % 2 } else { 0 }];
+        let u = codes.map(|codes| unpack(codes)[g]);
+        for c in 0..C {
+            let q = load_i8(&q[c][g]);
+            for r in 0..R {
+                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], u[r], q);
+            }
+        }
+    }
+}
+
+/// The codes of each group, u = 0, 1, 2 in every byte.
+#[inline]
+#[target_feature(enable = "avx512f,gfni")]
+fn unpack(codes: __m512i) -> [__m512i; 4] {
+    [
+        _mm512_gf2p8affine_epi64_epi8::<0>(codes, _mm512_set1_epi64(bits_to_bottom(6))),
+        _mm512_gf2p8affine_epi64_epi8::<0>(codes, _mm512_set1_epi64(bits_to_bottom(4))),
+        _mm512_gf2p8affine_epi64_epi8::<0>(codes, _mm512_set1_epi64(bits_to_bottom(2))),
+        _mm512_and_si512(codes, _mm512_set1_epi8(3)),
+    ]
+}
+
+/// The 8 x 8 bit matrix that moves bits `shift` and `shift` + 1 of a byte to the bottom: its last byte makes bit 0.
+const fn bits_to_bottom(shift: u32) -> i64 {
+    (1 << (56 + shift)) | (1 << (48 + shift + 1))
+}
+
+/// The totals of four vectors of sixteen int32.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn add_lanes([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
+    let quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    let mut lanes = [0; 4];
+    // SAFETY: the array is 16 bytes; an unaligned store.
+    unsafe { _mm_storeu_si128(lanes.as_mut_ptr().cast(), quarter) };
+    lanes
+}
+
+/// The results of all activation rows, as many at a time as stay in cache.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn gemm(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
+    let I2s { codes, rows, blocks, panel, .. } = weights;
+    let (rows, blocks, cols) = (*rows, *blocks, *blocks * BLOCK);
+    let step = panel::resident_rows(cols);
+    let strip_blocks = panel::cols(q.len() / cols) / BLOCK;
+    for (i, q) in q.chunks(step * cols).enumerate() {
+        panel::start(q, cols, i * step, out);
+        for row in (0..rows).step_by(ROWS) {
+            // A matrix that ends within the panel repeats its last row; what comes of it is dropped.
+            let kept = (rows - row).min(ROWS);
+            let mut lines = [&codes[..0]; ROWS];
+            for (r, line) in lines.iter_mut().enumerate() {
+                *line = &codes[(row + r.min(kept - 1)) * blocks..][..blocks];
+            }
+            for block in (0..blocks).step_by(strip_blocks) {
+                let strip = block..(block + strip_blocks).min(blocks);
+                let quads = fill_panel(&lines, kept, strip, panel);
+                panel::add_panel(quads, kept, (q, cols, block * BLOCK), (out, i * step, row));
+            }
+        }
+    }
+}
+
+/// The blocks of a strip of 64 rows as a panel; vectors without any of the `kept` rows are left out.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn fill_panel<'p>(
+    rows: &[&[Lane]; ROWS],
+    kept: usize,
+    strip: Range<usize>,
+    panel: &'p mut Panel,
+) -> &'p [Quad] {
+    assert!(rows.iter().all(|row| row.len() >= strip.end));
+    let quads = &mut panel.0[..strip.len() * 4 * DWORDS];
+    for (v, rows) in rows.as_chunks::<LANES>().0.iter().take(kept.div_ceil(LANES)).enumerate() {
+        for (block, quads) in strip.clone().zip(quads.as_chunks_mut::<{ 4 * DWORDS }>().0) {
+            // SAFETY: every row reaches to the end of the strip; the compiler would compare every time.
+            let dwords = transpose(|row| unsafe { rows[row].get_unchecked(block) });
+            for (j, dword) in dwords.into_iter().enumerate() {
+                for (g, u) in unpack(dword).into_iter().enumerate() {
+                    store(&mut quads[g * DWORDS + j][v], u);
+                }
+            }
+        }
+        for row in rows {
+            // What the next panel will be made of: two blocks are a cache line.
+            for block in (0..strip.len()).step_by(2) {
+                prefetch_line(row.as_ptr().wrapping_add(strip.end + block));
+            }
+        }
+    }
+    quads
+}
+
+/// Vector j holds dword j of sixteen rows of 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
+    let mut r = [_mm512_setzero_si512(); DWORDS];
+    for i in 0..DWORDS {
+        let low = _mm512_castsi256_si512(load_block(row(i)));
+        r[i] = _mm512_inserti64x4::<1>(low, load_block(row(i + DWORDS)));
+    }
+    // Within lanes of 128 bits: dwords of four rows ...
+    let mut t = r;
+    for i in [0, 4] {
+        let (ab_low, ab_high) =
+            (_mm512_unpacklo_epi32(r[i], r[i + 1]), _mm512_unpackhi_epi32(r[i], r[i + 1]));
+        let (cd_low, cd_high) =
+            (_mm512_unpacklo_epi32(r[i + 2], r[i + 3]), _mm512_unpackhi_epi32(r[i + 2], r[i + 3]));
+        t[i] = _mm512_unpacklo_epi64(ab_low, cd_low);
+        t[i + 1] = _mm512_unpackhi_epi64(ab_low, cd_low);
+        t[i + 2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+        t[i + 3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+    }
+    // ... then lanes: of rows 0-3 | 0-3 | 8-11 | 8-11 and 4-7 | 4-7 | 12-15 | 12-15.
+    let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
+    let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let mut dwords = r;
+    for i in 0..4 {
+        dwords[i] = _mm512_permutex2var_epi64(t[i], first, t[i + 4]);
+        dwords[i + 4] = _mm512_permutex2var_epi64(t[i], second, t[i + 4]);
+    }
+    dwords
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_block(codes: &Lane) -> __m256i {
+    // SAFETY: the array is 32 bytes; an unaligned load.
+    unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(bytes: &mut [u8; 64], value: __m512i) {
+    // SAFETY: the array is 64 bytes; an unaligned store.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
+}
+
+/// Asks for the cache line [`PREFETCH_BYTES`] further on.
+#[inline]
+fn prefetch(at: &[u8; 64]) {
+    prefetch_line(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
+}
+
+/// Asks for a cache line.
+#[inline]
+#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
+fn prefetch_line(at: *const Lane) {
+    // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+}

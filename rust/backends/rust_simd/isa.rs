@@ -1,0 +1,138 @@
+//! What each instruction set brings, and what it takes from another.
+
+use std::ops::Range;
+
+use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
+use super::tl_avx2::Multiplier;
+use super::{Elementwise, Product};
+use super::{i2s_avx2, i2s_avx512vnni, i2s_avxvnni, tl1_avx2, tl2_avx2};
+use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
+
+/// An instruction set, as the token that unlocks it.
+pub(super) trait Isa: Elementwise + Send + Sync + 'static {
+    /// The backend's name.
+    const NAME: &str;
+    /// The instruction set's.
+    const ISA: &str;
+
+    /// The token, or why there is none.
+    fn detect() -> Result<Self, String>;
+
+    /// The token of what every one of them implies.
+    fn avx2(self) -> Avx2;
+
+    /// Some of the rows of weights that passed [`check`], ready for up to `n_max` activation rows: whole groups of the
+    /// number of rows that it gave, or the last ones.
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a>;
+}
+
+/// Rows of I2_S that are not divided between threads: what the widest kernel takes at a time.
+const I2S_ROWS: usize = 16;
+
+/// Refuses codes that no packer produces. Gives the number of rows that belong together.
+pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<usize, FormatError> {
+    Ok(match weights.layout().format() {
+        WeightFormat::I2S => {
+            i2s_avx2::codes(token, weights)?;
+            I2S_ROWS
+        }
+        WeightFormat::Tl1 => tl1_avx2::check(weights)?.bm,
+        WeightFormat::Tl2 => tl2_avx2::check(weights)?.bm,
+    })
+}
+
+impl Isa for Avx2 {
+    const NAME: &str = "rust-avx2";
+    const ISA: &str = "avx2";
+
+    fn detect() -> Result<Self, String> {
+        Self::detect()
+    }
+
+    fn avx2(self) -> Avx2 {
+        self
+    }
+
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
+        if weights.layout().format() == WeightFormat::I2S {
+            return i2s_avx2::part(self, weights, rows);
+        }
+        tiled((self, Multiplier::Avx2), weights, rows, n_max)
+    }
+}
+
+/// TL1 and TL2 are looked up with AVX2 everywhere; products with decoded weights differ.
+fn tiled<'a>(
+    tokens: (Avx2, Multiplier),
+    weights: &Weights<'a>,
+    rows: Range<usize>,
+    n_max: usize,
+) -> Box<dyn Product + 'a> {
+    if weights.layout().format() == WeightFormat::Tl1 {
+        tl1_avx2::part(tokens, weights, rows, n_max)
+    } else {
+        tl2_avx2::part(tokens, weights, rows, n_max)
+    }
+}
+
+impl Isa for AvxVnni {
+    const NAME: &str = "rust-avxvnni";
+    const ISA: &str = "avxvnni";
+
+    fn detect() -> Result<Self, String> {
+        Self::detect()
+    }
+
+    fn avx2(self) -> Avx2 {
+        self.avx2()
+    }
+
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
+        if weights.layout().format() == WeightFormat::I2S {
+            return i2s_avxvnni::part(self, weights, rows);
+        }
+        tiled((self.avx2(), Multiplier::AvxVnni(self)), weights, rows, n_max)
+    }
+}
+
+impl Isa for Avx512Vnni {
+    const NAME: &str = "rust-avx512vnni";
+    const ISA: &str = "avx512vnni";
+
+    fn detect() -> Result<Self, String> {
+        Self::detect()
+    }
+
+    fn avx2(self) -> Avx2 {
+        self.avx2()
+    }
+
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
+        if weights.layout().format() == WeightFormat::I2S {
+            return i2s_avx512vnni::part(self, weights, rows);
+        }
+        tiled((self.avx2(), Multiplier::Avx512Vnni(self)), weights, rows, n_max)
+    }
+}
+
+/// Loops over floats as AVX2 has them: they are bound by memory, or take little of the time that products take.
+macro_rules! elementwise_of_avx2 {
+    ($token:ty) => {
+        impl Elementwise for $token {
+            fn max_abs(self, x: &[f32]) -> Result<f32, usize> {
+                self.avx2().max_abs(x)
+            }
+
+            fn quantize(self, x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
+                self.avx2().quantize(x, scale, q)
+            }
+
+            fn rescale(self, dot: &[i32], activation_scale: f32, weight_scale: f32, y: &mut [f32]) {
+                self.avx2().rescale(dot, activation_scale, weight_scale, y)
+            }
+        }
+    };
+}
+
+elementwise_of_avx2!(AvxVnni);
+elementwise_of_avx2!(Avx512Vnni);
