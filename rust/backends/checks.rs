@@ -57,10 +57,7 @@ pub(super) fn prepare(
     threads: usize,
     most: usize,
 ) -> Result<(), BackendError> {
-    if !(1..=most).contains(&threads) {
-        let runs = if most == 1 { "1".to_owned() } else { format!("1 to {most}") };
-        return Err(unsupported(backend, format!("{threads} threads, it runs on {runs}")));
-    }
+    self::threads(backend, threads, most)?;
     if layout.cols() > MAX_COLS {
         return Err(unsupported(
             backend,
@@ -78,9 +75,13 @@ pub(super) fn float_arithmetic(backend: &str, arithmetic: Arithmetic) -> Result<
     }
 }
 
-/// `Ok` for one thread.
-pub(super) fn one_thread(backend: &str, threads: usize) -> Result<(), BackendError> {
-    if threads == 1 { Ok(()) } else { Err(unsupported(backend, format!("{threads} threads, it runs on 1"))) }
+/// One to `most` threads.
+pub(super) fn threads(backend: &str, threads: usize, most: usize) -> Result<(), BackendError> {
+    if (1..=most).contains(&threads) {
+        return Ok(());
+    }
+    let runs = if most == 1 { "1".to_owned() } else { format!("1 to {most}") };
+    Err(unsupported(backend, format!("{threads} threads, it runs on {runs}")))
 }
 
 /// `rows * cols` zeros, or why not.

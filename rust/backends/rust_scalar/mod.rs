@@ -104,7 +104,7 @@ impl Backend for RustScalar {
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
         checks::float_arithmetic(NAME, arithmetic)?;
-        checks::one_thread(NAME, threads)?;
+        checks::threads(NAME, threads, 1)?;
         float::prepare(matrix, n_max)
     }
 }

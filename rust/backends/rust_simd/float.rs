@@ -13,6 +13,7 @@
 //! columns in ascending order. Q8_0 is another sum, block by block, and has its own kernel of eight rows.
 
 use super::super::{Arithmetic, BackendError, FloatMatmul, checks};
+use super::MOST_THREADS;
 use crate::bitnet::model::{FloatMatrix, FloatType};
 use crate::team::Team;
 use std::ops::Range;
@@ -86,9 +87,7 @@ pub(super) fn prepare<'a, T: FloatKernels + 'a>(
 }
 
 fn team_of(backend: &str, threads: usize) -> Result<Arc<Team>, BackendError> {
-    if threads == 0 {
-        return Err(checks::unsupported(backend, "0 threads"));
-    }
+    checks::threads(backend, threads, MOST_THREADS)?;
     Team::shared(threads).map_err(|why| BackendError::Internal {
         backend: backend.to_string(),
         what: format!("the operating system refused {threads} threads: {why}"),

@@ -39,7 +39,7 @@ use quantize_avx2::Ternary;
 
 /// Prepared rows of weights of one format on one instruction set: exact int32 products and nothing else. What is
 /// common to every format (length checks, quantising activations, scaling) stands around it.
-pub(super) trait Product: Send {
+trait Product: Send {
     /// `out` `[n, rows]` = codes times `q` `[n, cols]`, signed form, exact for every int8. Lengths were checked
     /// and n >= 1 is at most the n_max given to prepare. Allocates nothing; builds its look-up tables inside.
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>);
@@ -226,6 +226,7 @@ impl<T: Isa> Backend for RustSimd<T> {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        // AVX2 is what there is so far, for every instruction set.
         float::prepare(T::NAME, self.token()?.avx2(), matrix, (arithmetic, n_max, threads))
     }
 }
