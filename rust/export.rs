@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 /// Backends of this library at most; a test holds `backends::all()` to it.
-const MOST: usize = 8;
+const MOST: usize = 12;
 
 /// One exported backend: its structure and the texts it points to.
 struct Exported {
@@ -66,7 +66,8 @@ fn export(backend: Arc<dyn Backend>, table: sys::bnb_api) -> Exported {
         name: leaked(backend.name()),
         isa: leaked(backend.isa()),
         build_info,
-        capabilities: u64::from(sys::BNB_CAP_I2_S | sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2),
+        capabilities: u64::from(sys::BNB_CAP_I2_S | sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2)
+            | if backend.threads() > 1 { u64::from(sys::BNB_CAP_THREADS) } else { 0 },
         ..table
     };
     Exported { api, why_not, backend }
@@ -83,6 +84,10 @@ fn tables() -> [sys::bnb_api; MOST] {
         table::<5>(),
         table::<6>(),
         table::<7>(),
+        table::<8>(),
+        table::<9>(),
+        table::<10>(),
+        table::<11>(),
     ]
 }
 

@@ -18,6 +18,7 @@ mod quantize_avx2;
 mod tl1_avx2;
 mod tl2_avx2;
 mod tl_avx2;
+mod tl_avx512;
 mod tl_pack_avx2;
 
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
@@ -32,7 +33,7 @@ use quantize_avx2::Ternary;
 
 /// Prepared rows of weights of one format on one instruction set: exact int32 products and nothing else. What is
 /// common to every format (length checks, quantising activations, scaling) stands around it.
-pub(super) trait Product: Send {
+trait Product: Send {
     /// `out` `[n, rows]` = codes times `q` `[n, cols]`, signed form, exact for every int8. Lengths were checked
     /// and n >= 1 is at most the n_max given to prepare. Allocates nothing; builds its look-up tables inside.
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>);
@@ -126,6 +127,10 @@ impl<T: Isa> Backend for RustSimd<T> {
             Ok(_) => Availability::Ready,
             Err(why) => Availability::Unavailable(why.clone()),
         }
+    }
+
+    fn threads(&self) -> usize {
+        MOST_THREADS
     }
 
     fn quantize_weights(

@@ -42,6 +42,7 @@ pub(super) struct Outputs<'a, T> {
 
 impl<'a, T> Outputs<'a, T> {
     /// All `rows` of every result.
+    #[cfg(test)]
     pub fn whole(out: &'a mut [T], rows: usize) -> Self {
         Self { all: Shared::new(out), stride: rows, rows: 0..rows }
     }
