@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 mod engines;
 
 /// Backends of this library at most; a test holds `backends::all()` to it.
-const MOST: usize = 8;
+const MOST: usize = 12;
 
 /// One exported backend: its structure and the texts it points to.
 struct Exported {
@@ -72,7 +72,8 @@ fn export(backend: Arc<dyn Backend>, table: sys::bnb_api) -> Exported {
         name: leaked(backend.name()),
         isa: leaked(backend.isa()),
         build_info,
-        capabilities: u64::from(sys::BNB_CAP_I2_S | sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2),
+        capabilities: u64::from(sys::BNB_CAP_I2_S | sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2)
+            | if backend.threads() > 1 { u64::from(sys::BNB_CAP_THREADS) } else { 0 },
         matmul_bytes: table.matmul_bytes.filter(|_| says_its_bytes(backend.as_ref())),
         ..table
     };
@@ -99,6 +100,10 @@ fn tables() -> [sys::bnb_api; MOST] {
         engines::with_engines::<5>(table::<5>()),
         engines::with_engines::<6>(table::<6>()),
         engines::with_engines::<7>(table::<7>()),
+        engines::with_engines::<8>(table::<8>()),
+        engines::with_engines::<9>(table::<9>()),
+        engines::with_engines::<10>(table::<10>()),
+        engines::with_engines::<11>(table::<11>()),
     ]
 }
 

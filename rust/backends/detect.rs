@@ -9,7 +9,7 @@ pub struct Avx2(());
 #[derive(Clone, Copy, Debug)]
 pub struct AvxVnni(Avx2);
 
-/// Proof that they run AVX-512 F, BW and VL code with VNNI and GFNI, and AVX2: Ice Lake, Zen 4 and later.
+/// Proof that they run AVX-512 F, BW and VL code with VNNI, VBMI and GFNI, and AVX2: Ice Lake, Zen 4 and later.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512Vnni(Avx2);
 
@@ -54,7 +54,7 @@ impl AvxVnni {
 impl Avx512Vnni {
     /// The token, or why there is none.
     pub fn detect() -> Result<Self, String> {
-        require!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "gfni")
+        require!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "gfni")
             .map(|()| Self(Avx2(())))
     }
 

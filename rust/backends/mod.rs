@@ -1,6 +1,6 @@
 //! Who can compute: every backend behind one trait, and the one list of them.
 //!
-//! A backend is called `<language>-<isa>` (`rust-scalar`, `rust-avx2`, `cpp-portable`, `cpp-avx2`); the same
+//! A backend is called `<language>-<isa>` (`rust-scalar`, `rust-avx512vnni`, `cpp-portable`, `cpp-avx2`); the same
 //! string stands in tests, benches, the command line, recordings and reports. Unavailable and unsupported
 //! are values with reasons, never silent skips. A backend computes; it never times, compares or falls back.
 
@@ -121,7 +121,7 @@ pub trait Backend: Send + Sync {
     /// `<language>-<isa>`.
     fn name(&self) -> &str;
 
-    /// The instruction set alone: `scalar`, `portable`, `avx2`.
+    /// The instruction set alone: `scalar`, `portable`, `avx2`, `avxvnni`, `avx512vnni`.
     fn isa(&self) -> &str;
 
     /// Compiler, flags, identity.
@@ -129,6 +129,11 @@ pub trait Backend: Send + Sync {
 
     /// Whether it can run here. Every other call on an unavailable backend is [`BackendError::Unavailable`].
     fn availability(&self) -> Availability;
+
+    /// Threads of one product at most.
+    fn threads(&self) -> usize {
+        1
+    }
 
     /// Weights `src` `[rows, cols]` to packed bytes `dst` ([`Layout::packed_bytes`], tail zeroed). Returns the scale.
     fn quantize_weights(

@@ -150,16 +150,14 @@ impl Cast {
         cast
     }
 
-    /// Who is timed with whom.
+    /// Who is timed with whom: instruction set against instruction set where both languages have it, everybody else and
+    /// the pair the verdict depends on with the reference.
     pub(super) fn groups(&self) -> Vec<Group> {
         if self.builds.is_empty() {
-            let reference =
-                self.reference().map_or(self.oracle.name(), |reference| reference.name()).to_owned();
-            let members = std::iter::once(&self.oracle).chain(&self.others);
-            return vec![Group {
-                reference,
-                members: members.map(|member| member.name().to_owned()).collect(),
-            }];
+            let reference = self.reference().map_or(self.oracle.name(), |reference| reference.name());
+            let everybody = std::iter::once(&self.oracle).chain(&self.others);
+            let sides: Vec<Side<'_>> = everybody.map(|side| (side.name(), side.isa())).collect();
+            return groups_by_isa(reference, &self.required, &sides);
         }
         let group = |names: &[String; 3]| Group { reference: names[0].clone(), members: names.to_vec() };
         self.builds.iter().map(group).collect()
@@ -280,6 +278,31 @@ fn understood(counter: Option<CounterKind>, backends: Vec<Arc<dyn Backend>>) -> 
     (understood, others.iter().map(|backend| (backend.name().to_owned(), reason(backend))).collect())
 }
 
+/// Name and instruction set of a backend.
+type Side<'a> = (&'a str, &'a str);
+
+/// The group of `reference`, and one for each other C++ backend whose instruction set a Rust backend shares, unless that
+/// is the one the verdict depends on.
+fn groups_by_isa(reference: &str, required: &[String], sides: &[Side<'_>]) -> Vec<Group> {
+    let partner = |&(name, isa): &Side<'_>| {
+        let for_verdict = required.iter().any(|required| required == name);
+        let others = || sides.iter().filter(|(other, _)| is_reference_side(other) && *other != reference);
+        others()
+            .find(|(_, other_isa)| is_rust_side(name) && !for_verdict && *other_isa == isa)
+            .map(|(other, _)| *other)
+    };
+    let pairs = sides.iter().filter_map(|side| partner(side).map(|other| [other, side.0]));
+    let pairs: Vec<[&str; 2]> = pairs.collect();
+    let left = sides.iter().map(|(name, _)| *name).filter(|name| !pairs.as_flattened().contains(name));
+    let group = |reference: &str, members: Vec<&str>| Group {
+        reference: reference.to_owned(),
+        members: members.into_iter().map(str::to_owned).collect(),
+    };
+    std::iter::once(group(reference, left.collect()))
+        .chain(pairs.iter().map(|pair| group(pair[0], pair.to_vec())))
+        .collect()
+}
+
 /// Whether a backend is one of this crate's own.
 fn is_rust_side(name: &str) -> bool {
     name.starts_with("rust-") && !name.contains('@')
@@ -288,4 +311,58 @@ fn is_rust_side(name: &str) -> bool {
 /// Whether a backend belongs to the in-tree C++ reference.
 fn is_reference_side(name: &str) -> bool {
     name.starts_with("cpp-") && !name.contains('@')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grouped(reference: &str, required: [&str; 2], sides: &[Side<'_>]) -> Vec<(String, Vec<String>)> {
+        let groups = groups_by_isa(reference, &required.map(str::to_owned), sides);
+        groups.into_iter().map(|group| (group.reference, group.members)).collect()
+    }
+
+    fn group(names: &[&str], reference: &str) -> (String, Vec<String>) {
+        (reference.to_owned(), names.iter().map(|name| (*name).to_owned()).collect())
+    }
+
+    const SCALAR: Side<'_> = ("rust-scalar", "scalar");
+    const RUST: [Side<'_>; 2] = [("rust-avx2", "avx2"), ("rust-avx512vnni", "avx512vnni")];
+    const PORTABLE: Side<'_> = ("cpp-portable", "portable");
+    const CPP: [Side<'_>; 2] = [("cpp-avx2", "avx2"), ("cpp-avx512vnni", "avx512vnni")];
+
+    #[test]
+    fn each_instruction_set_meets_its_own() {
+        let sides = [SCALAR, RUST[0], RUST[1], PORTABLE, CPP[0], CPP[1], ("mine@lib", "avx2")];
+        let main = ["rust-scalar", "rust-avx512vnni", "cpp-portable", "cpp-avx512vnni", "mine@lib"];
+        assert_eq!(
+            grouped("cpp-avx512vnni", ["rust-avx512vnni", "cpp-avx512vnni"], &sides),
+            [group(&main, "cpp-avx512vnni"), group(&["cpp-avx2", "rust-avx2"], "cpp-avx2")]
+        );
+    }
+
+    /// Without a partner of its own a backend is compared with the fastest C++ one, and the pair of the verdict always
+    /// meets.
+    #[test]
+    fn the_verdicts_pair_meets_even_with_different_instruction_sets() {
+        let sides = [SCALAR, RUST[0], RUST[1], CPP[0]];
+        let names: Vec<&str> = sides.iter().map(|side| side.0).collect();
+        assert_eq!(grouped("cpp-avx2", ["rust-avx512vnni", "cpp-avx2"], &sides), [group(&names, "cpp-avx2")]);
+        let sides = [SCALAR, RUST[0], CPP[0], CPP[1]];
+        let names: Vec<&str> = sides.iter().map(|side| side.0).collect();
+        assert_eq!(
+            grouped("cpp-avx512vnni", ["rust-avx2", "cpp-avx512vnni"], &sides),
+            [group(&names, "cpp-avx512vnni")]
+        );
+    }
+
+    #[test]
+    fn without_cpp_everybody_meets_the_oracle() {
+        let sides = [SCALAR, RUST[0], RUST[1]];
+        let names: Vec<&str> = sides.iter().map(|side| side.0).collect();
+        assert_eq!(
+            grouped("rust-scalar", ["rust-avx512vnni", "cpp-avx2"], &sides),
+            [group(&names, "rust-scalar")]
+        );
+    }
 }

@@ -6,13 +6,14 @@ use bitnet_perfgate::bitnet::formats::{Layout, Tile, WeightFormat, Weights};
 use bitnet_perfgate::rng::Rng;
 
 use super::support::{
-    Fenced, Misaligned, ORACLE, activations, bits, linear_bits, packed, prepare, products, subjects,
+    Fenced, Misaligned, ORACLE, activations, bits, linear_bits, packed, prepare, prepare_threads, products,
+    subjects,
 };
 
 const ROWS: [usize; 12] = [1, 2, 3, 4, 5, 7, 8, 9, 13, 31, 64, 65];
 const COLS: [usize; 8] = [128, 256, 384, 1920, 2048, 2176, 4096, 8192];
 /// Falling, so that scratch left by a larger batch would show.
-const BATCHES: [usize; 13] = [33, 17, 16, 15, 9, 8, 7, 6, 5, 4, 3, 2, 1];
+const BATCHES: [usize; 15] = [33, 31, 17, 16, 15, 13, 9, 8, 7, 6, 5, 4, 3, 2, 1];
 
 fn random_codes(rng: &mut Rng, n: usize) -> Vec<i8> {
     (0..n).map(|_| rng.ternary()).collect()
@@ -100,10 +101,86 @@ fn tiled_products_equal_the_oracle() {
         let mut rng = Rng::for_part(7, "tiled");
         for layout in tiled_layouts() {
             let codes = random_codes(&mut rng, layout.n_weights());
-            let q = random_i8(&mut rng, 9 * layout.cols());
-            let x = random_normal(&mut rng, 9 * layout.cols());
+            let q = random_i8(&mut rng, 17 * layout.cols());
+            let x = random_normal(&mut rng, 17 * layout.cols());
             check_matrix(&*backend, layout, &codes, &q, &x);
         }
+    }
+}
+
+/// Products and layers on 1, 2 and 3 threads, for rows around the groups that threads divide: as many bits as on one.
+#[test]
+fn threads_change_no_bit() {
+    let tl1 = Layout::tl1(192, 256, Tile { bm: 64, bk: 64, by: 8 }).unwrap();
+    let tl2 = Layout::tl2(96, 544, Tile { bm: 32, bk: 96, by: 8 }).unwrap();
+    let i2s = [1, 15, 16, 17, 47, 131, 257].map(|rows| Layout::i2s(rows, 384).unwrap());
+    let mut on_several = 0;
+    for backend in subjects() {
+        let mut rng = Rng::for_part(7, "threads");
+        for layout in i2s.into_iter().chain([tl1, tl2]) {
+            let (rows, cols) = (layout.rows(), layout.cols());
+            let bytes = packed(&layout, &random_codes(&mut rng, rows * cols), 0.037);
+            let weights = Weights::new(layout, &bytes).unwrap();
+            let (q, x) = (random_i8(&mut rng, 33 * cols), random_normal(&mut rng, 33 * cols));
+            let what = format!("{} {layout:?}", backend.name());
+            let mut oracle = prepare(&ORACLE, weights, 33);
+            let dots = products(&mut *oracle, rows, 33, &q, &what);
+            let outputs = linear_bits(&mut *oracle, rows, 33, &x, &what);
+            for threads in 1..=3 {
+                let Some(mut matmul) = prepare_threads(&*backend, weights, 33, threads) else { continue };
+                on_several += usize::from(threads > 1);
+                for n in [33, 7, 3, 2, 1] {
+                    let what = format!("{what} n={n} on {threads} threads");
+                    let ours = products(&mut *matmul, rows, n, &q[..n * cols], &what);
+                    assert!(ours == dots[..n * rows], "{what}: products differ");
+                    let ours = linear_bits(&mut *matmul, rows, n, &x[..n * cols], &what);
+                    assert!(ours == outputs[..n * rows], "{what}: outputs differ");
+                }
+            }
+        }
+        backend.quiesce();
+    }
+    let simd = subjects().iter().any(|backend| backend.name() == "rust-avx2");
+    assert!(on_several > 0 || !simd, "no backend ran on several threads");
+}
+
+/// The first bad value of all rows is named whichever thread meets it, before anything is written.
+#[test]
+fn several_threads_name_the_first_bad_value() {
+    let layout = Layout::i2s(40, 128).unwrap();
+    let bytes = packed(&layout, &[1; 40 * 128], 1.0);
+    for backend in subjects() {
+        for threads in 1..=3 {
+            let weights = Weights::new(layout, &bytes).unwrap();
+            let Some(mut matmul) = prepare_threads(&*backend, weights, 5, threads) else { continue };
+            for first in [0, 130, 4 * 128 + 127] {
+                let mut x = vec![1.0; 5 * 128];
+                (x[first], x[5 * 128 - 1]) = (f32::INFINITY, f32::NEG_INFINITY);
+                let mut y = Fenced::new(5 * 40, -7.25);
+                let answer = matmul.linear_f32_f32(&x, y.inside());
+                let value = x[first];
+                assert_eq!(
+                    answer,
+                    Err(BackendError::NonFinite { index: first, value }),
+                    "{}",
+                    backend.name()
+                );
+                y.assert_untouched(backend.name());
+            }
+        }
+    }
+}
+
+/// What preparing says it took is at least the codes of the activations it must hold.
+#[test]
+fn prepared_bytes_count_the_scratch() {
+    let layout = Layout::i2s(64, 1024).unwrap();
+    let bytes = packed(&layout, &[0; 64 * 1024], 1.0);
+    for backend in subjects().iter().filter(|backend| backend.name().starts_with("rust-avx")) {
+        let said = |n: usize| prepare(&**backend, Weights::new(layout, &bytes).unwrap(), n).prepared_bytes();
+        let (one, many) = (said(1).expect("it says"), said(9).expect("it says"));
+        assert!(one >= 1024 + 4 + 4 * 64, "{}: {one}", backend.name());
+        assert!(many >= one + 8 * (1024 + 4 + 4 * 64), "{}: {one}, {many}", backend.name());
     }
 }
 
@@ -119,7 +196,7 @@ fn extreme_constants_are_exact() {
                 let weights = Weights::new(layout, &bytes).unwrap();
                 let mut matmul = prepare(&*backend, weights, 7);
                 for value in [-128_i8, -127, -1, 0, 1, 127] {
-                    for n in [7, 5, 4, 1] {
+                    for n in [7, 5, 4, 2, 1] {
                         let what = format!("{} 5x{cols} n={n}: {code} times {value}", backend.name());
                         let ours = products(&mut *matmul, 5, n, &vec![value; n * cols], &what);
                         assert_eq!(

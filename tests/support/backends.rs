@@ -2,7 +2,7 @@
 
 use bitnet_perfgate::backends;
 use bitnet_perfgate::backends::rust_scalar::RustScalar;
-use bitnet_perfgate::backends::{Availability, Backend, Matmul};
+use bitnet_perfgate::backends::{Availability, Backend, BackendError, Matmul};
 use bitnet_perfgate::bitnet::formats::{Layout, Weights};
 use std::sync::Arc;
 
@@ -112,6 +112,20 @@ pub fn packed(layout: &Layout, codes: &[i8], scale: f32) -> Vec<u8> {
 /// Prepared weights; every Rust backend supports every format.
 pub fn prepare<'a>(backend: &'a dyn Backend, weights: Weights<'a>, n_max: usize) -> Box<dyn Matmul + 'a> {
     backend.prepare_matmul(weights, n_max, 1).unwrap_or_else(|error| panic!("{}: {error}", backend.name()))
+}
+
+/// The same on several threads; `None` where the backend does not offer them.
+pub fn prepare_threads<'a>(
+    backend: &'a dyn Backend,
+    weights: Weights<'a>,
+    n_max: usize,
+    threads: usize,
+) -> Option<Box<dyn Matmul + 'a>> {
+    match backend.prepare_matmul(weights, n_max, threads) {
+        Ok(matmul) => Some(matmul),
+        Err(BackendError::Unsupported { .. }) if threads > 1 => None,
+        Err(error) => panic!("{} on {threads} threads: {error}", backend.name()),
+    }
 }
 
 /// Bit patterns, to compare floats as what they are.

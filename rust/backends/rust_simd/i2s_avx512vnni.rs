@@ -274,9 +274,9 @@ fn fill_panel<'p>(
 #[target_feature(enable = "avx512f")]
 fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
     let mut r = [_mm512_setzero_si512(); DWORDS];
-    for i in 0..DWORDS {
+    for (i, r) in r.iter_mut().enumerate() {
         let low = _mm512_castsi256_si512(load_block(row(i)));
-        r[i] = _mm512_inserti64x4::<1>(low, load_block(row(i + DWORDS)));
+        *r = _mm512_inserti64x4::<1>(low, load_block(row(i + DWORDS)));
     }
     // Within lanes of 128 bits: dwords of four rows ...
     let mut t = r;

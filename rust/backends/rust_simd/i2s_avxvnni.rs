@@ -1,7 +1,7 @@
 //! I2_S on AVX-VNNI, straight on the original bytes: as `i2s_avx2`, with `vpdpbusd` instead of a multiplication and two
 //! additions, in int32 from the start. sum(q) is taken off once per activation row; sums may wrap on the way.
 //!
-//! Up to three activation rows go one by one (`gemv`): of v and v >> 4, `& 3` gives two groups as they are, `& 12` the
+//! Up to five activation rows go one by one (`gemv`): of v and v >> 4, `& 3` gives two groups as they are, `& 12` the
 //! other two times 4, which are summed apart (at most 2^24 columns / 128 * 8192 = 2^30) and joined as low + high / 4,
 //! without a remainder. Four far weight rows, two sums each: more would not fit the registers.
 //!
@@ -21,7 +21,7 @@ use super::tl_avx2::{Panel, Quad, store};
 use crate::bitnet::formats::Weights;
 
 /// Activation rows up to which unpacking to a panel costs more than it gives.
-const MAX_GEMV_ROWS: usize = 3;
+const MAX_GEMV_ROWS: usize = 5;
 /// Blocks of a strip: a panel has 64 quads of columns.
 const STRIP_BLOCKS: usize = 2;
 /// Weight rows of a panel.

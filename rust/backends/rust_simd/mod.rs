@@ -20,6 +20,7 @@ mod quantize_avx2;
 mod tl1_avx2;
 mod tl2_avx2;
 mod tl_avx2;
+mod tl_avx512;
 mod tl_pack_avx2;
 mod vector_avx2;
 
@@ -133,6 +134,10 @@ impl<T: Isa> Backend for RustSimd<T> {
             Ok(_) => Availability::Ready,
             Err(why) => Availability::Unavailable(why.clone()),
         }
+    }
+
+    fn threads(&self) -> usize {
+        MOST_THREADS
     }
 
     fn quantize_weights(

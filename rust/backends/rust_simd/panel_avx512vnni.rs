@@ -136,15 +136,15 @@ fn tile<const V: usize, const C: usize>(
             }
         }
     }
-    for c in 0..C {
+    for (c, sums) in sums.iter().enumerate() {
         let out = &mut out.of(first + c)[rows.clone()];
-        for i in 0..V {
+        for (i, &sums) in sums.iter().enumerate() {
             let out = if V == 1 { &mut *out } else { &mut out[i * LANES..][..LANES] };
             let mask = ((1_u32 << out.len()) - 1) as __mmask16;
             // SAFETY: the mask ends with the slice.
             unsafe {
                 let before = _mm512_maskz_loadu_epi32(mask, out.as_ptr());
-                _mm512_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm512_add_epi32(before, sums[c][i]));
+                _mm512_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm512_add_epi32(before, sums));
             }
         }
     }

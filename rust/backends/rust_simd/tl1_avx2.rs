@@ -21,6 +21,7 @@ use super::tl_avx2::{
     self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes,
     load, nibbles,
 };
+use super::tl_avx512;
 use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 
 /// Tables of one step: for the first and the second pair of the quads h and l, each for both lanes.
@@ -58,7 +59,10 @@ pub(super) fn part<'a>(
         codes: &weights.bytes()[rows.start * cols / 4..rows.end * cols / 4],
         panels: steps.groups(panel_steps),
         steps,
-        tables: vec![[[Table::ZERO; 2]; 2]; cols / tile.by * n_max.min(multiplier.max_lookup_rows())],
+        tables: vec![
+            [[Table::ZERO; 2]; 2];
+            cols / tile.by * n_max.min(multiplier.max_lookup_rows(WeightFormat::Tl1))
+        ],
         panel: Box::new([[[0; 32]; 4]; 64]),
     })
 }
@@ -83,7 +87,11 @@ impl Product for Tl1<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: `_token` proves that this CPU has AVX2.
         unsafe {
-            if n <= self.multiplier.max_lookup_rows() { self.look_up(q, n, out) } else { self.decode(q, out) }
+            if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl1) {
+                self.look_up(q, n, out)
+            } else {
+                self.decode(q, out)
+            }
         }
     }
 
@@ -132,7 +140,12 @@ impl Tl1<'_> {
             for row_block in 0..self.row_blocks {
                 let mut sums = [[_mm256_setzero_si256(); 4]; N];
                 let codes = self.steps.units(self.codes, (tile, row_block), piece);
-                add_steps(codes, tables[piece.first * N..].as_chunks().0, &mut sums);
+                let tables = tables[piece.first * N..].as_chunks().0;
+                match self.multiplier {
+                    // SAFETY: the token proves that this CPU has AVX-512 BW.
+                    Multiplier::Avx512Vnni(_) => unsafe { tl_avx512::add_steps(codes, tables, &mut sums) },
+                    _ => add_steps(codes, tables, &mut sums),
+                }
                 self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
         }
@@ -277,6 +290,12 @@ mod tests {
         Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
     }
 
+    /// The same on the widest instructions that this CPU has.
+    fn prepare_wide<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
+        super::check(&weights)?;
+        Ok(part((token(), Multiplier::widest()), &weights, 0..weights.layout().rows(), n_max))
+    }
+
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize, by: usize) -> Layout {
         Layout::tl1(rows, cols, Tile { bm, bk, by }).unwrap()
     }
@@ -311,6 +330,7 @@ mod tests {
             let codes = random_codes(&layout, &mut rng);
             let batches = batches(&layout, &sizes, &mut rng);
             check(prepare, &layout, &codes, &batches, i);
+            check(prepare_wide, &layout, &codes, &batches, i);
         }
     }
 
@@ -319,6 +339,7 @@ mod tests {
         for (rows, cols, bm, bk, by) in [(64, 512, 64, 512, 4), (32, 1024, 32, 1024, 8), (64, 512, 64, 4, 4)]
         {
             check_extremes(prepare, &layout(rows, cols, bm, bk, by));
+            check_extremes(prepare_wide, &layout(rows, cols, bm, bk, by));
         }
     }
 

@@ -27,6 +27,7 @@ use super::tl_avx2::{
     self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS,
     Table, add_words, both_lanes, join, lanes, load, nibbles,
 };
+use super::tl_avx512::{self, SignedTable};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
 
 /// Tables of the eight triples or pairs that one unit takes.
@@ -88,9 +89,10 @@ pub(super) fn part<'a>(
     let (three_cols, tile) = (layout.three_cols(), tl_avx2::tile_of(&layout));
     let two_cols = layout.cols() - three_cols;
     let row_blocks = tile.bm / 32;
-    let lookup_rows = n_max.min(multiplier.max_lookup_rows());
+    let lookup_rows = n_max.min(multiplier.max_lookup_rows(WeightFormat::Tl2));
     let triples = Region::new(three_cols / tile.bk, tile.bk / TRIPLE_COLS, row_blocks, TRIPLE_UNITS);
     let pairs = Region::new(two_cols / 32, 32 / PAIR_COLS, row_blocks, PAIR_UNITS);
+    let n_tables = three_cols / TRIPLE_COLS * lookup_rows;
     Box::new(Tl2 {
         _token: token,
         multiplier,
@@ -102,10 +104,23 @@ pub(super) fn part<'a>(
         pair_panels: pairs.groups(PAIR_UNITS),
         triples,
         pairs,
-        triple_tables: vec![[Table::ZERO; 8]; three_cols / TRIPLE_COLS * lookup_rows],
+        triple_tables: match multiplier {
+            Multiplier::Avx512Vnni(_) if row_blocks.is_multiple_of(2) => {
+                TripleTables::Wide(vec![[SignedTable::ZERO; 8]; n_tables])
+            }
+            _ => TripleTables::Narrow(vec![[Table::ZERO; 8]; n_tables]),
+        },
         pair_tables: vec![[Table::ZERO; 8]; two_cols / PAIR_COLS * lookup_rows],
         panel: Box::new([[[0; 32]; 4]; 64]),
     })
+}
+
+/// Tables of triples, eight for a unit.
+enum TripleTables {
+    /// For 32 rows at a time.
+    Narrow(Vec<Tables>),
+    /// For 64 rows at a time, with AVX-512.
+    Wide(Vec<[SignedTable; 8]>),
 }
 
 struct Tl2<'a> {
@@ -122,7 +137,7 @@ struct Tl2<'a> {
     pairs: Region,
     pair_panels: Vec<Vec<Piece>>,
     /// `[three_cols / 24, n]`
-    triple_tables: Vec<Tables>,
+    triple_tables: TripleTables,
     /// `[two_cols / 16, n]`
     pair_tables: Vec<Tables>,
     panel: Box<Panel>,
@@ -132,14 +147,22 @@ impl Product for Tl2<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: `_token` proves that this CPU has AVX2.
         unsafe {
-            if n <= self.multiplier.max_lookup_rows() { self.look_up(q, n, out) } else { self.decode(q, out) }
+            if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl2) {
+                self.look_up(q, n, out)
+            } else {
+                self.decode(q, out)
+            }
         }
     }
 
     fn bytes(&self) -> usize {
         let panels = self.triple_panels.iter().chain(&self.pair_panels);
         let pieces = self.triples.pieces.len() + self.pairs.pieces.len();
-        size_of_val(&*self.triple_tables)
+        let triple_tables = match &self.triple_tables {
+            TripleTables::Narrow(tables) => size_of_val(&**tables),
+            TripleTables::Wide(tables) => size_of_val(&**tables),
+        };
+        triple_tables
             + size_of_val(&*self.pair_tables)
             + size_of::<Panel>()
             + (pieces + panels.map(Vec::len).sum::<usize>()) * size_of::<Piece>()
@@ -155,22 +178,23 @@ impl Tl2<'_> {
         let triple_units = three_cols / TRIPLE_COLS;
         let pair_units = (cols - three_cols) / PAIR_COLS;
         for (i, q) in q.chunks(LOOKUP_ROWS * cols).enumerate() {
-            let tables = (
-                &mut self.triple_tables[i * LOOKUP_ROWS * triple_units..],
-                &mut self.pair_tables[i * LOOKUP_ROWS * pair_units..],
-            );
-            match q.len() / cols {
-                1 => build_tables::<1>(q, cols, three_cols, tables),
-                2 => build_tables::<2>(q, cols, three_cols, tables),
-                3 => build_tables::<3>(q, cols, three_cols, tables),
-                _ => build_tables::<4>(q, cols, three_cols, tables),
+            let first = i * LOOKUP_ROWS;
+            let pairs = &mut self.pair_tables[first * pair_units..];
+            match &mut self.triple_tables {
+                TripleTables::Narrow(tables) => {
+                    let tables = (&mut tables[first * triple_units..], pairs);
+                    build_all(q, (cols, three_cols), tables, |table, answers| table.store(answers));
+                }
+                TripleTables::Wide(tables) => {
+                    let tables = (&mut tables[first * triple_units..], pairs);
+                    build_all(q, (cols, three_cols), tables, |table, answers| table.store(answers));
+                }
             }
         }
         (0..n).for_each(|i| out.of(i).fill(0));
         for tile in 0..self.tiles {
             for first in (0..n).step_by(LOOKUP_ROWS) {
-                let tables =
-                    (&self.triple_tables[first * triple_units..], &self.pair_tables[first * pair_units..]);
+                let tables = (first * triple_units, &self.pair_tables[first * pair_units..]);
                 let out = (&mut *out, first);
                 match n - first {
                     1 => self.look_up_tile::<1>(tile, tables, out),
@@ -186,16 +210,39 @@ impl Tl2<'_> {
     fn look_up_tile<const N: usize>(
         &self,
         tile: usize,
-        (triple_tables, pair_tables): (&[Tables], &[Tables]),
+        (first_table, pair_tables): (usize, &[Tables]),
         (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
         for &piece in &self.triples.pieces {
-            for row_block in 0..self.row_blocks {
-                let mut sums = [[_mm256_setzero_si256(); 2]; N];
-                let codes = self.triples.units(self.codes.magnitudes, (tile, row_block), piece);
-                let signs = self.triples.units(self.codes.signs, (tile, row_block), piece);
-                add_triples(codes, signs, triple_tables[piece.first * N..].as_chunks().0, &mut sums);
-                self.add_sums(tile, row_block, &sums, (&mut *out, first));
+            let at = |row_block: usize| {
+                let codes: &[[u8; 128]] = self.triples.units(self.codes.magnitudes, (tile, row_block), piece);
+                let signs: &[[u8; 32]] = self.triples.units(self.codes.signs, (tile, row_block), piece);
+                (codes, signs)
+            };
+            let first_table = first_table + piece.first * N;
+            match &self.triple_tables {
+                TripleTables::Narrow(tables) => {
+                    for row_block in 0..self.row_blocks {
+                        let mut sums = [[_mm256_setzero_si256(); 2]; N];
+                        let (codes, signs) = at(row_block);
+                        add_triples(codes, signs, tables[first_table..].as_chunks().0, &mut sums);
+                        self.add_sums(tile, row_block, &sums, (&mut *out, first));
+                    }
+                }
+                TripleTables::Wide(tables) => {
+                    for row_block in (0..self.row_blocks).step_by(2) {
+                        let mut sums = [[[_mm256_setzero_si256(); 2]; N]; 2];
+                        let ((codes, signs), next) = (at(row_block), at(row_block + 1));
+                        let tables = tables[first_table..].as_chunks().0;
+                        // SAFETY: tables are wide only with the token that proves AVX-512 BW and VBMI.
+                        unsafe {
+                            tl_avx512::add_triples([codes, next.0], [signs, next.1], tables, &mut sums);
+                        }
+                        for (half, sums) in sums.iter().enumerate() {
+                            self.add_sums(tile, row_block + half, sums, (&mut *out, first));
+                        }
+                    }
+                }
             }
         }
         for &piece in &self.pairs.pieces {
@@ -270,18 +317,34 @@ impl Tl2<'_> {
     }
 }
 
-/// Fills the tables of the units of `N` activation rows `q` `[N, cols]`.
+/// Fills the tables of the units of up to four activation rows `q` `[n, cols]`.
 #[target_feature(enable = "avx2")]
-fn build_tables<const N: usize>(
+fn build_all<T>(
     q: &[i8],
-    cols: usize,
-    three_cols: usize,
-    (triple_tables, pair_tables): (&mut [Tables], &mut [Tables]),
+    (cols, three_cols): (usize, usize),
+    tables: (&mut [[T; 8]], &mut [Tables]),
+    store: impl Fn(&mut T, __m256i),
+) {
+    match q.len() / cols {
+        1 => build_tables::<T, 1>(q, (cols, three_cols), tables, store),
+        2 => build_tables::<T, 2>(q, (cols, three_cols), tables, store),
+        3 => build_tables::<T, 3>(q, (cols, three_cols), tables, store),
+        _ => build_tables::<T, 4>(q, (cols, three_cols), tables, store),
+    }
+}
+
+/// [`build_all`] for exactly `N` activation rows.
+#[target_feature(enable = "avx2")]
+fn build_tables<T, const N: usize>(
+    q: &[i8],
+    (cols, three_cols): (usize, usize),
+    (triple_tables, pair_tables): (&mut [[T; 8]], &mut [Tables]),
+    store: impl Fn(&mut T, __m256i),
 ) {
     for (i, q) in q.chunks_exact(cols).enumerate() {
         let (three, two) = q.split_at(three_cols);
         for (tables, q) in triple_tables.as_chunks_mut::<N>().0.iter_mut().zip(three.as_chunks().0) {
-            build_triple_tables(&mut tables[i], q);
+            build_triple_tables(&mut tables[i], q, &store);
         }
         for (tables, q) in pair_tables.as_chunks_mut::<N>().0.iter_mut().zip(two.as_chunks().0) {
             let q = tl_avx2::offset_activations(q);
@@ -295,12 +358,12 @@ fn build_tables<const N: usize>(
 /// Activations 0..16 serve triples 0..=4, activations 8..24 triples 5..=7, which begin at column 15.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn build_triple_tables(tables: &mut Tables, q: &[i8; TRIPLE_COLS]) {
+fn build_triple_tables<T>(tables: &mut [T; 8], q: &[i8; TRIPLE_COLS], store: &impl Fn(&mut T, __m256i)) {
     let (Some(first), Some(last)) = (q.first_chunk(), q.last_chunk()) else { return };
     let (first, last) = (tl_avx2::offset_activations(first), tl_avx2::offset_activations(last));
     for (triple, table) in tables.iter_mut().enumerate() {
         let (q, at) = if triple < 5 { (first, 3 * triple) } else { (last, 3 * triple - 8) };
-        table.store(tl_avx2::triple_answers(q, at));
+        store(table, tl_avx2::triple_answers(q, at));
     }
 }
 
@@ -433,6 +496,12 @@ mod tests {
         Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
     }
 
+    /// The same on the widest instructions that this CPU has.
+    fn prepare_wide<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
+        super::check(&weights)?;
+        Ok(part((token(), Multiplier::widest()), &weights, 0..weights.layout().rows(), n_max))
+    }
+
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize) -> Layout {
         Layout::tl2(rows, cols, Tile { bm, bk, by: 8 }).unwrap()
     }
@@ -466,6 +535,7 @@ mod tests {
             let codes = random_codes(&layout, &mut rng);
             let batches = batches(&layout, &sizes, &mut rng);
             check(prepare, &layout, &codes, &batches, i);
+            check(prepare_wide, &layout, &codes, &batches, i);
         }
     }
 
@@ -475,6 +545,7 @@ mod tests {
             [(32, 288, 32, 96), (32, 760, 32, 504), (32, 720, 32, 720), (32, 256, 32, 768)]
         {
             check_extremes(prepare, &layout(rows, cols, bm, bk));
+            check_extremes(prepare_wide, &layout(2 * rows, cols, 2 * bm, bk));
         }
     }
 
@@ -499,7 +570,12 @@ mod tests {
                 assert_eq!(out[row], dot, "{name}: row {row}");
                 assert_eq!(dot as f32 / lut_scale * weights.scale(), y[row], "{name}: row {row}");
             }
-            check_bytes(prepare, &layout, &bytes, &[q.repeat(Multiplier::Avx2.max_lookup_rows() + 1)]);
+            check_bytes(
+                prepare,
+                &layout,
+                &bytes,
+                &[q.repeat(Multiplier::Avx2.max_lookup_rows(WeightFormat::Tl2) + 1)],
+            );
         }
     }
 
@@ -514,6 +590,17 @@ mod tests {
         let padding = layout.code_bytes()..layout.scale_offset();
         bytes[padding].fill(0xff);
         check_bytes(prepare, &layout, &bytes, &batches(&layout, &[1, 4, 5], &mut rng));
+    }
+
+    /// Row blocks in twos, for look-ups of 64 rows: any signs, any batch.
+    #[test]
+    fn wide_look_ups_are_exact() {
+        let mut rng = Rng::for_part(1, "tl2 wide");
+        for (rows, cols, bm, bk) in [(64, 288, 64, 96), (128, 480, 64, 240), (256, 544, 128, 96)] {
+            let layout = layout(rows, cols, bm, bk);
+            let codes = random_codes(&layout, &mut rng);
+            check(prepare_wide, &layout, &codes, &batches(&layout, &[1, 2, 3, 4, 5, 8, 9], &mut rng), 1);
+        }
     }
 
     #[test]

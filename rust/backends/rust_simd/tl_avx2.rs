@@ -35,7 +35,7 @@ pub(super) const TRIPLE_UNITS: usize = 10;
 pub(super) const PAIR_UNITS: usize = 15;
 
 /// The weight of h in T = 27 h + l.
-const RADIX: i16 = 27;
+pub(super) const RADIX: i16 = 27;
 
 /// round(2^15 / 27).
 const RECIPROCAL: i16 = 1214;
@@ -369,24 +369,31 @@ pub(super) fn store_pairs(quad: &mut Quad, bytes: __m256i) {
     store_quad(quad, columns);
 }
 
-/// Who multiplies decoded panels.
+/// Whose instructions look up and multiply.
 #[derive(Clone, Copy)]
 pub(super) enum Multiplier {
-    /// `pmaddubsw`, below.
+    /// 32 rows looked up at a time, `pmaddubsw`.
     Avx2,
-    /// `vpdpbusd` on 256 bits.
+    /// The same look-ups, `vpdpbusd` on 256 bits.
     AvxVnni(AvxVnni),
-    /// `vpdpbusd` on 512 bits.
+    /// 64 rows looked up at a time (`tl_avx512`), `vpdpbusd` on 512 bits.
     Avx512Vnni(Avx512Vnni),
 }
 
 impl Multiplier {
     /// Activation rows up to which looking up is faster than decoding (measured).
-    pub fn max_lookup_rows(self) -> usize {
+    pub fn max_lookup_rows(self, format: WeightFormat) -> usize {
         match self {
-            Self::Avx2 | Self::AvxVnni(_) => 8,
-            Self::Avx512Vnni(_) => 4,
+            Self::Avx512Vnni(_) if format == WeightFormat::Tl1 => 4,
+            _ => 8,
         }
+    }
+
+    /// The fastest of them that runs here.
+    #[cfg(test)]
+    pub fn widest() -> Self {
+        let narrower = || AvxVnni::detect().map_or(Self::Avx2, Self::AvxVnni);
+        Avx512Vnni::detect().map_or_else(|_| narrower(), Self::Avx512Vnni)
     }
 
     /// Adds a panel's product: its 32 rows from row `row` on, its columns from column `col` on, with all of `q`
