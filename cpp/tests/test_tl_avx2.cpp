@@ -139,7 +139,7 @@ void check_run(const Shape &s, bnb::Product &product, const Codes &w, const std:
     // an odd address and an exact end for the activations, too
     std::unique_ptr<int8_t[]> block(new int8_t[n * s.cols + 1]);
     std::memcpy(block.get() + 1, q.data(), n * s.cols);
-    product.run(block.get() + 1, n, out.data() + 8);
+    product.run_rows(block.get() + 1, n, out.data() + 8, 0, s.rows, 0);
     const std::vector<int32_t> want = oracle(s, w, q, n);
     bool fenced = true;
     for (size_t i = 0; i < 8; i++)
