@@ -78,10 +78,10 @@ inline __m128i dot_rows(const uint8_t *const (&rows)[4], size_t blocks, const in
         sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = _mm512_setzero_si512();
     }
     const auto add_bytes = [&](__m512i(&sum)[4], __m512i b, const int8_t *q) {
-        sum[0] = _mm512_dpbusd_epi32(sum[0], _mm512_and_si512(b, mask0), _mm512_load_si512(q));
-        sum[1] = _mm512_dpbusd_epi32(sum[1], _mm512_and_si512(b, mask1), _mm512_load_si512(q + 64));
-        sum[2] = _mm512_dpbusd_epi32(sum[2], _mm512_and_si512(b, mask2), _mm512_load_si512(q + 128));
-        sum[3] = _mm512_dpbusd_epi32(sum[3], _mm512_and_si512(b, mask3), _mm512_load_si512(q + 192));
+        add_products(sum[0], _mm512_and_si512(b, mask0), _mm512_load_si512(q));
+        add_products(sum[1], _mm512_and_si512(b, mask1), _mm512_load_si512(q + 64));
+        add_products(sum[2], _mm512_and_si512(b, mask2), _mm512_load_si512(q + 128));
+        add_products(sum[3], _mm512_and_si512(b, mask3), _mm512_load_si512(q + 192));
     };
     size_t at = 0;
     for (const size_t end = blocks / 2 * 64; at < end; at += 64) {
@@ -128,7 +128,7 @@ inline void dot_tile(const uint8_t *const (&rows)[4], size_t blocks, const int8_
 #pragma GCC unroll 4
                 for (int c = 0; c < kColumns; ++c) {
                     const int8_t *q = staged + static_cast<size_t>(c) * kStripBlocks * kBlock + 64 * group;
-                    sums[c][i] = _mm512_dpbusd_epi32(sums[c][i], u, _mm512_load_si512(q));
+                    add_products(sums[c][i], u, _mm512_load_si512(q));
                 }
             }
         }

@@ -31,6 +31,12 @@ constexpr size_t kTileColumns = 6;  // activation rows whose sums stay in regist
 constexpr size_t kStripCols = 512;  // columns of a strip: 32 KB of panel, which the L1 cache holds
 constexpr size_t kPassRows = 256;   // activation rows that meet a panel before it is made anew
 
+// sum += u q over the four bytes of each lane, u unsigned and q signed, in the register where `sum` is. Left to
+// itself, gcc 12 rotates accumulators through moves and spills some of them.
+inline void add_products(__m512i &sum, __m512i u, __m512i q) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(q));
+}
+
 // Where the products of a panel go: out[activation row][weight row], `rows` apart.
 struct Target {
     int32_t *out;          // of the panel's first weight row
@@ -65,7 +71,7 @@ void multiply_panel(const uint8_t *panel, size_t steps, const int8_t *q, size_t 
             const __m512i activations = _mm512_set1_epi32(four);
 #pragma GCC unroll 4
             for (size_t v = 0; v < kPanelVectors; ++v) {
-                sums[c][v] = _mm512_dpbusd_epi32(sums[c][v], u[v], activations);
+                add_products(sums[c][v], u[v], activations);
             }
         }
     }
