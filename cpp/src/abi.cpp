@@ -384,10 +384,11 @@ constexpr Kernels kAvx2 = {
 
 // Loops that memory bounds are the AVX2 ones.
 constexpr Kernels kAvx512Vnni = {
-    bnb::max_abs_bits_avx2, bnb::quantize_row_avx2,   bnb::ternarize_absmean_avx2, bnb::ternarize_signs_avx2,
-    bnb::dequantize_avx2,   bnb::scale_dots_avx2,     bnb::pack_i2s_avx2,          bnb::unpack_i2s_avx2,
-    bnb::pack_tl_tile_avx2, bnb::unpack_tl_tile_avx2, bnb::make_i2s_avx512vnni,    bnb::make_tl1_avx2,
-    bnb::make_tl2_avx2,
+    bnb::max_abs_bits_avx2,    bnb::quantize_row_avx2,   bnb::ternarize_absmean_avx2,
+    bnb::ternarize_signs_avx2, bnb::dequantize_avx2,     bnb::scale_dots_avx2,
+    bnb::pack_i2s_avx2,        bnb::unpack_i2s_avx2,     bnb::pack_tl_tile_avx2,
+    bnb::unpack_tl_tile_avx2,  bnb::make_i2s_avx512vnni, bnb::make_tl1_avx512vnni,
+    bnb::make_tl2_avx512vnni,
 };
 #else
 constexpr const Kernels &kAvx2 = kPortable; // named, but never available

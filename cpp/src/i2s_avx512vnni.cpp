@@ -274,15 +274,18 @@ class I2sAvx512Vnni final : public Product {
             const size_t count = last - row < kPanelRows ? last - row : kPanelRows;
             for (size_t k = 0; k < cols_; k += kStripCols) {
                 const size_t strip = cols_ - k < kStripCols ? cols_ - k : kStripCols;
-                fill_panel(row, count, k / kBlock, strip / kBlock, panel);
+                // Where the next panel's bytes stand: further along the rows, or in the next 64 rows.
+                const size_t ahead = k + strip < cols_ ? strip / 4 : kPanelRows * cols_ / 4 - k / 4;
+                fill_panel(row, count, k / kBlock, strip / kBlock, ahead, panel);
                 const Target target = {out + row, rows_, count, k == 0 ? sums : nullptr};
                 multiply_panel_rows(panel, strip / 4, q + k, cols_, n, target);
             }
         }
     }
 
-    // Rows beyond `count` repeat the last one.
-    void fill_panel(size_t row, size_t count, size_t start, size_t blocks, uint8_t *panel) const {
+    // Rows beyond `count` repeat the last one. Fetches the bytes `ahead` into the cache.
+    void fill_panel(size_t row, size_t count, size_t start, size_t blocks, size_t ahead,
+                    uint8_t *panel) const {
         const __m512i mask = _mm512_set1_epi8(3);
         for (size_t vector = 0; vector < kPanelVectors; ++vector) {
             const uint8_t *rows[16];
@@ -292,6 +295,12 @@ class I2sAvx512Vnni final : public Product {
             }
             uint8_t *to = panel + 64 * vector;
             for (size_t block = 0; block < blocks; ++block, to += kBlock / 4 * kPanelStep) {
+                if (block % 2 == 0) {
+                    for (size_t i = 0; i < 16; ++i) {
+                        const uint8_t *next = rows[i] + block * kBlockBytes + ahead;
+                        _mm_prefetch(reinterpret_cast<const char *>(next), _MM_HINT_T0);
+                    }
+                }
                 __m512i columns[8];
                 transpose(rows, block * kBlockBytes, columns);
 #pragma GCC unroll 4

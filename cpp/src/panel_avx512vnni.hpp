@@ -31,8 +31,8 @@ constexpr size_t kTileColumns = 6;  // activation rows whose sums stay in regist
 constexpr size_t kStripCols = 512;  // columns of a strip: 32 KB of panel, which the L1 cache holds
 constexpr size_t kPassRows = 256;   // activation rows that meet a panel before it is made anew
 
-// sum += u q over the four bytes of each lane, u unsigned and q signed, in the register where `sum` is. Left to
-// itself, gcc 12 rotates accumulators through moves and spills some of them.
+// sum += u q over the four bytes of each lane, u unsigned and q signed, in the register where `sum` is. Left
+// to itself, gcc 12 rotates accumulators through moves and spills some of them.
 inline void add_products(__m512i &sum, __m512i u, __m512i q) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(q));
 }
@@ -61,7 +61,8 @@ void multiply_panel(const uint8_t *panel, size_t steps, const int8_t *q, size_t 
             sums[c][v] = _mm512_setzero_si512();
         }
     }
-    for (size_t step = 0; step < steps; ++step, panel += kPanelStep, q += 4) {
+#pragma GCC unroll 4
+    for (const uint8_t *end = panel + steps * kPanelStep; panel != end; panel += kPanelStep, q += 4) {
         const __m512i u[kPanelVectors] = {_mm512_load_si512(panel), _mm512_load_si512(panel + 64),
                                           _mm512_load_si512(panel + 128), _mm512_load_si512(panel + 192)};
 #pragma GCC unroll 6
