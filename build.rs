@@ -60,8 +60,8 @@ mod ffi {
     const FLAGS: [&str; 4] = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"];
     /// Files whose name ends so are compiled for that instruction set and called only after detection.
     const ISAS: [(&str, &str); 2] = [
-        ("_avx2.cpp", "-mavx2 -mfma"),
-        ("_avx512vnni.cpp", "-mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"),
+        ("_avx2.cpp", "-mavx2 -mfma -mf16c"),
+        ("_avx512vnni.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"),
     ];
 
     pub fn compile_reference(revision: &str) {

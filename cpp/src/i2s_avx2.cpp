@@ -175,7 +175,7 @@ class I2sAvx2 final : public Product {
 
     size_t row_step(size_t) const noexcept override { return 4; }
     void reserve(size_t) override {}
-    size_t bytes() const noexcept override { return 0; }
+    uint64_t bytes() const noexcept override { return 0; }
 
     void run_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
                   size_t) noexcept override {

@@ -176,7 +176,7 @@ class I2sAvx512Vnni final : public Product {
 
     size_t row_step(size_t n) const noexcept override { return n <= kFewRows ? 4 : kPanelRows; }
     void reserve(size_t) override {}
-    size_t bytes() const noexcept override { return 0; }
+    uint64_t bytes() const noexcept override { return 0; }
 
     void run_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
                   size_t) noexcept override {

@@ -33,7 +33,7 @@ class PortableProduct final : public Product {
 
     size_t row_step(size_t) const noexcept override { return 1; }
     void reserve(size_t) override {}
-    size_t bytes() const noexcept override { return rows_ * cols_; }
+    uint64_t bytes() const noexcept override { return rows_ * cols_; }
 
   private:
     size_t rows_;

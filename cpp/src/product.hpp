@@ -28,7 +28,7 @@ class Product {
     virtual void reserve(size_t workers) = 0;
 
     // Bytes allocated beyond the weights: what is repacked, and scratch.
-    virtual size_t bytes() const noexcept = 0;
+    virtual uint64_t bytes() const noexcept = 0;
 };
 
 // Makers: arguments were checked (layout legal, n_bytes right); they validate the codes (BNB_INVALID_DATA),

@@ -238,7 +238,7 @@ template <class Format> class TlProduct final : public Product {
         scratch_.exchange(more);
         workers_ = workers;
     }
-    size_t bytes() const noexcept override {
+    uint64_t bytes() const noexcept override {
         return workers_ * scratch_bytes() + (many_ ? format_.rows * sizeof(int32_t) : 0);
     }
 

@@ -218,7 +218,7 @@ template <class Format> class TlAvx512Vnni final : public Product {
         return n <= kFewRows ? few_->row_step(n) : kPanelRows;
     }
     void reserve(size_t workers) override { few_->reserve(workers); }
-    size_t bytes() const noexcept override { return few_->bytes(); }
+    uint64_t bytes() const noexcept override { return few_->bytes(); }
 
     void run_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
                   size_t worker) noexcept override {
