@@ -59,23 +59,27 @@ mod ffi {
     /// The reference is optimised in every cargo profile; contraction would change its results.
     const FLAGS: [&str; 4] = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"];
     /// Files whose name ends so are compiled for that instruction set and called only after detection.
-    const AVX2_SUFFIX: &str = "_avx2.cpp";
-    const AVX2_FLAGS: [&str; 3] = ["-mavx2", "-mfma", "-mf16c"];
+    const ISAS: [(&str, &str); 2] = [
+        ("_avx2.cpp", "-mavx2 -mfma -mf16c"),
+        ("_avx512vnni.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"),
+    ];
 
     pub fn compile_reference(revision: &str) {
         println!("cargo:rerun-if-changed=cpp/include\ncargo:rerun-if-changed=cpp/src");
         let sources = files_in("cpp/src");
         let program = base().get_compiler().path().to_string_lossy().into_owned();
         let version = output(&program, &["-dumpfullversion", "-dumpversion"]);
-        let flags = format!("{} ({AVX2_SUFFIX}: {})", FLAGS.join(" "), AVX2_FLAGS.join(" "));
-        let identity = [sources.clone(), vec![HEADER.into()]].concat();
-        let source_hash = hash(&identity, &[&flags, &program, &version]);
-        let cpp = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "cpp");
-        let (avx2, plain): (Vec<_>, Vec<_>) =
-            sources.iter().filter(cpp).partition(|path| path.to_string_lossy().ends_with(AVX2_SUFFIX));
-        let mut build = base();
-        if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
-            build.objects(base().flags(AVX2_FLAGS).files(avx2).compile_intermediates());
+        let of_isas = ISAS.map(|(suffix, flags)| format!("{suffix}: {flags}")).join("; ");
+        let flags = format!("{} ({of_isas})", FLAGS.join(" "));
+        let source_hash = hash(&[&sources[..], &[HEADER.into()]].concat(), &[&flags, &program, &version]);
+        let (mut build, mut plain) = (base(), sources);
+        plain.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
+        let x86_64 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+        for (suffix, flags) in ISAS {
+            let own: Vec<_> = plain.extract_if(.., |path| path.to_string_lossy().ends_with(suffix)).collect();
+            if x86_64 {
+                build.objects(base().flags(flags.split(' ')).files(own).compile_intermediates());
+            }
         }
         // The sources state their compiler and its version themselves, by its predefined macros.
         for (name, text) in [
@@ -92,8 +96,7 @@ mod ffi {
     fn base() -> cc::Build {
         let mut build = cc::Build::new();
         build.cpp(true).std("c++17").include("cpp/include").warnings(true).extra_warnings(true);
-        build.opt_level(3).debug(false);
-        build.flags(FLAGS);
+        build.opt_level(3).debug(false).flags(FLAGS);
         build
     }
 
@@ -112,11 +115,7 @@ mod ffi {
         let found = if wish == "checked-in" { Err("as asked for".to_string()) } else { load_libclang() };
         match &found {
             Ok(()) => bindings().write_to_file(&target).expect("OUT_DIR is writable"),
-            Err(why) if wish == "bindgen" => {
-                panic!(
-                    "BITNET_BINDINGS=bindgen, but {why}: set LIBCLANG_PATH, or pip install libclang in ./.venv"
-                )
-            }
+            Err(why) if wish == "bindgen" => panic!("{why}: set LIBCLANG_PATH, or pip install libclang"),
             Err(why) => {
                 println!("cargo:warning=using the checked-in bindings: {why}");
                 std::fs::copy(CHECKED_IN, &target).expect("the checked-in bindings are part of the sources");

@@ -19,6 +19,8 @@
 #include "layout.hpp"
 #include "product.hpp"
 #include "quantize.hpp"
+#include "rows.hpp"
+#include "team.hpp"
 
 #if defined(__x86_64__)
 #define BNB_X86_64 1
@@ -60,6 +62,7 @@ using bnb::guarded;
 using bnb::is_product;
 using bnb::Kernels;
 using bnb::kMaxCols;
+using bnb::kMaxThreads;
 using bnb::Product;
 using bnb::Sizes;
 
@@ -67,6 +70,7 @@ using bnb::Sizes;
 struct bnb_matmul {
     const Kernels *kernels = nullptr;
     std::unique_ptr<Product> product;
+    std::shared_ptr<bnb::Team> team; // none: the caller works alone
     bnb_layout layout = {};
     float weight_scale = 0.0f;
     size_t n_max = 0;
@@ -74,6 +78,15 @@ struct bnb_matmul {
     std::unique_ptr<float[]> scales;   // [n_max]
     std::unique_ptr<int32_t[]> dots;   // [n_max, rows]
     std::unique_ptr<uint32_t[]> peaks; // [n_max], bits of each row's max |x|
+
+    // work(part, parts) for every part, each on its thread.
+    template <class Work> void in_parts(const Work &work) const {
+        if (team == nullptr) {
+            work(size_t{0}, size_t{1});
+        } else {
+            team->run([&](size_t part) { work(part, team->threads()); });
+        }
+    }
 };
 
 namespace {
@@ -165,7 +178,7 @@ bnb_status matmul_prepare(const bnb_weights *weights, uint64_t n_max, uint32_t t
             return status;
         }
         const bnb_layout &layout = weights->layout;
-        if (threads != 1 || layout.cols > kMaxCols) {
+        if (threads == 0 || threads > kMaxThreads || layout.cols > kMaxCols) {
             return BNB_UNSUPPORTED;
         }
         if (!fits_memory(n_max, layout.rows, sizeof(int32_t)) || !fits_memory(n_max, layout.cols, 1) ||
@@ -185,8 +198,12 @@ bnb_status matmul_prepare(const bnb_weights *weights, uint64_t n_max, uint32_t t
         if (status != BNB_OK) {
             return status;
         }
-        made->kernels = &kernels;
         made->product.reset(product);
+        if (threads > 1) {
+            made->product->reserve(threads);
+            made->team = bnb::Team::shared(threads);
+        }
+        made->kernels = &kernels;
         made->layout = layout;
         made->weight_scale = weights->scale;
         made->n_max = n_max;
@@ -208,7 +225,9 @@ bnb_status matmul_i8_i32(bnb_matmul *handle, const int8_t *q, uint64_t n_q, uint
         if (q == nullptr || out == nullptr) {
             return BNB_INVALID_ARGUMENT;
         }
-        handle->product->run(q, n, out);
+        handle->in_parts([&](size_t part, size_t parts) {
+            bnb::run_part(*handle->product, handle->layout.rows, q, n, out, part, parts);
+        });
         return BNB_OK;
     });
 }
@@ -228,23 +247,41 @@ bnb_status linear_f32_f32(bnb_matmul *handle, const float *x, uint64_t n_x, uint
         }
         const Kernels &kernels = *handle->kernels;
         const size_t rows = handle->layout.rows, cols = handle->layout.cols;
+        // One activation row is looked at by one thread; more are shared out.
+        const auto for_each_row = [&](const auto &work) {
+            if (n == 1) {
+                work(size_t{0});
+                return;
+            }
+            handle->in_parts([&](size_t part, size_t parts) {
+                const bnb::Share share = bnb::share_of(n, part, parts);
+                for (size_t i = share.begin; i < share.end; ++i) {
+                    work(i);
+                }
+            });
+        };
+        for_each_row([&](size_t i) { handle->peaks[i] = kernels.max_abs_bits(x + i * cols, cols); });
         for (size_t i = 0; i < n; ++i) {
-            handle->peaks[i] = kernels.max_abs_bits(x + i * cols, cols);
             if (handle->peaks[i] > bnb::kLargestFinite) {
                 return BNB_NON_FINITE;
             }
         }
         const auto activation_scale =
             handle->layout.format == BNB_FORMAT_I2_S ? bnb::activation_scale_i2s : bnb::activation_scale_tl;
-        for (size_t i = 0; i < n; ++i) {
+        for_each_row([&](size_t i) {
             handle->scales[i] = activation_scale(handle->peaks[i]);
             kernels.quantize_row(x + i * cols, cols, handle->scales[i], handle->codes.get() + i * cols);
-        }
-        handle->product->run(handle->codes.get(), n, handle->dots.get());
-        for (size_t i = 0; i < n; ++i) {
-            kernels.scale_dots(handle->dots.get() + i * rows, rows, handle->scales[i], handle->weight_scale,
-                               y + i * rows);
-        }
+        });
+        handle->in_parts([&](size_t part, size_t parts) {
+            int32_t *const dots = handle->dots.get();
+            const bnb::Share share =
+                bnb::run_part(*handle->product, rows, handle->codes.get(), n, dots, part, parts);
+            for (size_t i = 0; i < n; ++i) {
+                const size_t at = i * rows + share.begin;
+                kernels.scale_dots(dots + at, share.end - share.begin, handle->scales[i],
+                                   handle->weight_scale, y + at);
+            }
+        });
         return BNB_OK;
     });
 }
@@ -292,6 +329,27 @@ bnb_status avx2_available(const char **why) noexcept {
     return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
 }
 
+bnb_status avx512vnni_available(const char **why) noexcept {
+    const bnb_status status = avx2_available(why);
+    if (status != BNB_OK) {
+        return status;
+    }
+    const char *missing = "";
+#if BNB_X86_64
+    // The builtin looks at XCR0 as well: without the system's help there are no 512-bit registers.
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
+        missing = "this CPU or system has no AVX-512 F, BW, DQ and VL";
+    } else if (!__builtin_cpu_supports("avx512vnni")) {
+        missing = "this CPU has no AVX-512 VNNI";
+    }
+#endif
+    if (why != nullptr) {
+        *why = missing;
+    }
+    return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
+}
+
 constexpr Kernels kPortable = {
     bnb::max_abs_bits_portable,    bnb::quantize_row_portable, bnb::ternarize_absmean_portable,
     bnb::ternarize_signs_portable, bnb::dequantize_portable,   bnb::scale_dots_portable,
@@ -307,9 +365,19 @@ constexpr Kernels kAvx2 = {
     bnb::pack_tl_tile_avx2, bnb::unpack_tl_tile_avx2, bnb::make_i2s_avx2,          bnb::make_tl1_avx2,
     bnb::make_tl2_avx2,
 };
+
+// Loops that memory bounds are the AVX2 ones.
+constexpr Kernels kAvx512Vnni = {
+    bnb::max_abs_bits_avx2,    bnb::quantize_row_avx2,   bnb::ternarize_absmean_avx2,
+    bnb::ternarize_signs_avx2, bnb::dequantize_avx2,     bnb::scale_dots_avx2,
+    bnb::pack_i2s_avx2,        bnb::unpack_i2s_avx2,     bnb::pack_tl_tile_avx2,
+    bnb::unpack_tl_tile_avx2,  bnb::make_i2s_avx512vnni, bnb::make_tl1_avx512vnni,
+    bnb::make_tl2_avx512vnni,
+};
 constexpr const FloatKernels &kAvx2Floats = bnb::kFloatAvx2;
 #else
 constexpr const Kernels &kAvx2 = kPortable; // named, but never available
+constexpr const Kernels &kAvx512Vnni = kPortable;
 constexpr const FloatKernels &kAvx2Floats = bnb::kFloatPortable;
 #endif
 
@@ -337,7 +405,7 @@ constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)
         name,
         isa,
         &kBuildInfo,
-        BNB_CAP_I2_S | BNB_CAP_TL1 | BNB_CAP_TL2,
+        BNB_CAP_I2_S | BNB_CAP_TL1 | BNB_CAP_TL2 | BNB_CAP_THREADS,
         available,
         quantize_weights<kernels>,
         dequantize_weights<kernels>,
@@ -364,6 +432,7 @@ constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)
 constexpr bnb_api kBackends[] = {
     api<kPortable, bnb::kFloatPortable>("cpp-portable", "portable", portable_available),
     api<kAvx2, kAvx2Floats>("cpp-avx2", "avx2", avx2_available),
+    api<kAvx512Vnni, kAvx2Floats>("cpp-avx512vnni", "avx512vnni", avx512vnni_available),
 };
 
 } // namespace

@@ -12,7 +12,7 @@
 namespace bnb {
 namespace {
 
-constexpr size_t kI2sUnit = 16; // rows: a cache line of outputs
+constexpr size_t kI2sUnit = 64; // rows: the most that a kernel computes together
 
 bnb_layout layout_of(const bnb_tensor &tensor) {
     const uint32_t format = tensor.type == BNB_TYPE_I2_S  ? BNB_FORMAT_I2_S
@@ -109,7 +109,7 @@ void Linear::run(size_t part, const int8_t *q, const float *scales, size_t n, in
     if (slice.product == nullptr) {
         return;
     }
-    slice.product->run(q, n, dots);
+    slice.product->run_rows(q, n, dots, 0, slice.rows, 0);
     for (size_t i = 0; i < n; ++i) {
         float *outputs = y + i * rows_ + slice.begin;
         kernels_->scale_dots(dots + i * slice.rows, slice.rows, scales[i], weight_scale_, outputs);

@@ -173,21 +173,26 @@ class I2sAvx2 final : public Product {
     explicit I2sAvx2(const bnb_weights &weights)
         : bytes_(weights.bytes), rows_(weights.layout.rows), cols_(weights.layout.cols) {}
 
-    void run(const int8_t *q, size_t n, int32_t *out) noexcept override {
+    size_t row_step(size_t) const noexcept override { return 4; }
+    void reserve(size_t) override {}
+    uint64_t bytes() const noexcept override { return 0; }
+
+    void run_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
+                  size_t) noexcept override {
         size_t done = 0;
         for (; done + 8 <= n; done += 8) {
-            panel_products<8>(q + done * cols_, out + done * rows_);
+            panel_products<8>(q + done * cols_, out + done * rows_, first, last);
         }
         if (done + 4 <= n) {
-            panel_products<4>(q + done * cols_, out + done * rows_);
+            panel_products<4>(q + done * cols_, out + done * rows_, first, last);
             done += 4;
         }
         if (done + 2 <= n) {
-            panel_products<2>(q + done * cols_, out + done * rows_);
+            panel_products<2>(q + done * cols_, out + done * rows_, first, last);
             done += 2;
         }
         if (done < n) {
-            row_products(q + done * cols_, out + done * rows_);
+            row_products(q + done * cols_, out + done * rows_, first, last);
         }
     }
 
@@ -195,10 +200,10 @@ class I2sAvx2 final : public Product {
     const uint8_t *row_bytes(size_t row) const { return bytes_ + row * (cols_ / 4); }
 
     // One activation row.
-    void row_products(const int8_t *q, int32_t *out) const {
+    void row_products(const int8_t *q, int32_t *out, size_t first, size_t last) const {
         const int32_t sum = sum_codes(q, cols_);
-        const size_t blocks = cols_ / kBlock, quarter = rows_ / 4;
-        for (size_t row = 0; row < quarter; ++row) {
+        const size_t blocks = cols_ / kBlock, quarter = (last - first) / 4;
+        for (size_t row = first; row < first + quarter; ++row) {
             const uint8_t *const rows[4] = {row_bytes(row), row_bytes(row + quarter),
                                             row_bytes(row + 2 * quarter), row_bytes(row + 3 * quarter)};
             int32_t dots[4];
@@ -207,7 +212,7 @@ class I2sAvx2 final : public Product {
                 out[row + i * quarter] = subtract(dots[i], sum);
             }
         }
-        for (size_t row = 4 * quarter; row < rows_; ++row) {
+        for (size_t row = first + 4 * quarter; row < last; ++row) {
             const uint8_t *const rows[1] = {row_bytes(row)};
             int32_t dots[1];
             dot_rows(rows, blocks, q, dots);
@@ -216,7 +221,8 @@ class I2sAvx2 final : public Product {
     }
 
     // kColumns activation rows.
-    template <int kColumns> void panel_products(const int8_t *q, int32_t *out) const {
+    template <int kColumns>
+    void panel_products(const int8_t *q, int32_t *out, size_t first, size_t last) const {
         alignas(32) int8_t panel[kColumns * kStripBlocks * kBlock];
         int32_t before[kColumns]; // what the products start from: minus the sum of the codes
         for (int c = 0; c < kColumns; ++c) {
@@ -226,7 +232,7 @@ class I2sAvx2 final : public Product {
         for (size_t start = 0; start < blocks; start += kStripBlocks) {
             const size_t strip = blocks - start < kStripBlocks ? blocks - start : kStripBlocks;
             fill_panel<kColumns>(q + start * kBlock, cols_, strip * kBlock, panel);
-            for (size_t row = 0; row < rows_; ++row) {
+            for (size_t row = first; row < last; ++row) {
                 int32_t dots[kColumns];
                 strip_dots<kColumns>(row_bytes(row) + start * kBlockBytes, strip, panel, dots);
                 for (int c = 0; c < kColumns; ++c) {

@@ -16,9 +16,10 @@ class PortableProduct final : public Product {
 
     int8_t *codes() { return codes_.get(); }
 
-    void run(const int8_t *q, size_t n, int32_t *out) noexcept override {
+    void run_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
+                  size_t) noexcept override {
         for (size_t row = 0; row < n; ++row) {
-            for (size_t output = 0; output < rows_; ++output) {
+            for (size_t output = first; output < last; ++output) {
                 const int8_t *codes = codes_.get() + output * cols_;
                 const int8_t *activations = q + row * cols_;
                 int32_t dot = 0;
@@ -30,6 +31,8 @@ class PortableProduct final : public Product {
         }
     }
 
+    size_t row_step(size_t) const noexcept override { return 1; }
+    void reserve(size_t) override {}
     uint64_t bytes() const noexcept override { return rows_ * cols_; }
 
   private:

@@ -38,16 +38,18 @@ constexpr short kBase = 31;       // of the digits
 template <class T> class Array {
   public:
     explicit Array(size_t count)
-        : bytes_(count * sizeof(T) + 64),
-          data_(static_cast<T *>(::operator new(bytes_, std::align_val_t(64)))) {}
+        : data_(static_cast<T *>(::operator new(count * sizeof(T) + 64, std::align_val_t(64)))) {}
     ~Array() { ::operator delete(data_, std::align_val_t(64)); }
     Array(const Array &) = delete;
     Array &operator=(const Array &) = delete;
     T *get() const { return data_; }
-    size_t bytes() const { return bytes_; }
+    void exchange(Array &other) {
+        T *const mine = data_;
+        data_ = other.data_;
+        other.data_ = mine;
+    }
 
   private:
-    size_t bytes_;
     T *data_;
 };
 
@@ -218,67 +220,101 @@ template <class Format> class TlProduct final : public Product {
   public:
     TlProduct(const Format &format, size_t n_max)
         : format_(format), panel_(n_max < kPanelRows ? n_max : kPanelRows), many_(n_max > kLutRows),
-          tables_(kLutRows * format.table_bytes()),
-          sums_((panel_ > kTileGroup * kLutRows ? panel_ : kTileGroup * kLutRows) * format.tile_rows),
-          codes_(many_ ? 64 * kMaxPairs : 0), pairs_(many_ ? panel_ * (format.cols / 2) : 0),
-          code_sums_(many_ ? format.rows : 0) {
+          tables_bytes_(kLutRows * format.table_bytes()),
+          sums_count_((panel_ > kTileGroup * kLutRows ? panel_ : kTileGroup * kLutRows) * format.tile_rows),
+          codes_bytes_(many_ ? 64 * kMaxPairs : 0), pairs_count_(many_ ? panel_ * (format.cols / 2) : 0),
+          scratch_(scratch_bytes()), code_sums_(many_ ? format.rows : 0) {
         if (!many_)
             return;
         // sum code is the product with a row of ones
         Array<int8_t> ones(format.cols);
         std::memset(ones.get(), 1, format.cols);
-        look_up(ones.get(), 1, code_sums_.get());
+        look_up(ones.get(), 1, code_sums_.get(), 0, tiles(), scratch_of(0));
     }
 
-    void run(const int8_t *q, size_t n, int32_t *out) noexcept override {
+    size_t row_step(size_t) const noexcept override { return format_.tile_rows; }
+    void reserve(size_t workers) override {
+        Array<uint8_t> more(workers * scratch_bytes());
+        scratch_.exchange(more);
+        workers_ = workers;
+    }
+    uint64_t bytes() const noexcept override {
+        return workers_ * scratch_bytes() + (many_ ? format_.rows * sizeof(int32_t) : 0);
+    }
+
+    void run_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
+                  size_t worker) noexcept override {
+        const Scratch scratch = scratch_of(worker);
+        first /= format_.tile_rows;
+        last /= format_.tile_rows;
         for (size_t i = 0; i < n;) {
             const size_t step = n - i < panel_ ? n - i : panel_;
             if (step <= kLutRows)
-                look_up(q + i * format_.cols, step, out + i * format_.rows);
+                look_up(q + i * format_.cols, step, out + i * format_.rows, first, last, scratch);
             else
-                decode_and_multiply(q + i * format_.cols, step, out + i * format_.rows);
+                decode_and_multiply(q + i * format_.cols, step, out + i * format_.rows, first, last, scratch);
             i += step;
         }
     }
 
-    uint64_t bytes() const noexcept override {
-        return tables_.bytes() + sums_.bytes() + codes_.bytes() + pairs_.bytes() + code_sums_.bytes();
-    }
-
   private:
-    void look_up(const int8_t *q, size_t n, int32_t *out) noexcept {
+    // What one worker writes to.
+    struct Scratch {
+        uint8_t *tables;
+        int32_t *sums;   // [tile][tile_rows / 32][n][32]
+        int8_t *codes;   // one decoded stretch of 32 rows
+        uint32_t *pairs; // [stretch][panel][pairs]
+    };
+    static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+    size_t scratch_bytes() const {
+        return padded(tables_bytes_) + padded(sums_count_ * sizeof(int32_t)) + padded(codes_bytes_) +
+               padded(pairs_count_ * sizeof(uint32_t));
+    }
+    Scratch scratch_of(size_t worker) const {
+        uint8_t *const tables = scratch_.get() + worker * scratch_bytes();
+        uint8_t *const sums = tables + padded(tables_bytes_);
+        uint8_t *const codes = sums + padded(sums_count_ * sizeof(int32_t));
+        uint8_t *const pairs = codes + padded(codes_bytes_);
+        return {tables, reinterpret_cast<int32_t *>(sums), reinterpret_cast<int8_t *>(codes),
+                reinterpret_cast<uint32_t *>(pairs)};
+    }
+    size_t tiles() const { return format_.rows / format_.tile_rows; }
+
+    // Tiles [first, last).
+    void look_up(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
+                 const Scratch &scratch) noexcept {
         for (size_t i = 0; i < n; i++)
-            format_.build(q + i * format_.cols, tables_.get() + i * format_.table_bytes());
-        const size_t tiles = format_.rows / format_.tile_rows;
-        for (size_t tile = 0; tile < tiles; tile += kTileGroup) {
-            const size_t group = tiles - tile < kTileGroup ? tiles - tile : kTileGroup;
-            clear_sums(group * n);
+            format_.build(q + i * format_.cols, scratch.tables + i * format_.table_bytes());
+        for (size_t tile = first; tile < last; tile += kTileGroup) {
+            const size_t group = last - tile < kTileGroup ? last - tile : kTileGroup;
+            clear_sums(group * n, scratch.sums);
             for (size_t block = 0; block < format_.blocks(); block++)
                 for (size_t t = 0; t < group; t++)
                     for (size_t i = 0; i < n; i++)
-                        format_.look_up(tile + t, block, tables_.get() + i * format_.table_bytes(),
-                                        sums_.get() + t * n * format_.tile_rows + i * kLane, n * kLane);
+                        format_.look_up(tile + t, block, scratch.tables + i * format_.table_bytes(),
+                                        scratch.sums + t * n * format_.tile_rows + i * kLane, n * kLane);
             for (size_t t = 0; t < group; t++)
-                write(tile + t, n, sums_.get() + t * n * format_.tile_rows, nullptr, out);
+                write(tile + t, n, scratch.sums + t * n * format_.tile_rows, nullptr, out);
         }
     }
 
-    void decode_and_multiply(const int8_t *q, size_t n, int32_t *out) noexcept {
+    void decode_and_multiply(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last,
+                             const Scratch &scratch) noexcept {
         for_each_stretch([&](Stretch stretch, size_t, size_t) {
-            uint32_t *dst = pairs_.get() + n * (stretch.column / 2);
+            uint32_t *dst = scratch.pairs + n * (stretch.column / 2);
             for (size_t i = 0; i < n; i++)
                 spread_pairs(q + i * format_.cols + stretch.column, stretch.pairs, dst + i * stretch.pairs);
         });
-        for (size_t tile = 0; tile < format_.rows / format_.tile_rows; tile++) {
-            clear_sums(n);
+        for (size_t tile = first; tile < last; tile++) {
+            clear_sums(n, scratch.sums);
             for_each_stretch([&](Stretch stretch, size_t block, size_t part) {
-                const uint32_t *pairs = pairs_.get() + n * (stretch.column / 2);
+                const uint32_t *pairs = scratch.pairs + n * (stretch.column / 2);
                 for (size_t lane = 0; lane < format_.tile_rows / kLane; lane++) {
-                    format_.decode(tile, block, part, lane, codes_.get());
-                    multiply_panel(codes_.get(), stretch.pairs, pairs, n, sums_.get() + lane * n * kLane);
+                    format_.decode(tile, block, part, lane, scratch.codes);
+                    multiply_panel(scratch.codes, stretch.pairs, pairs, n, scratch.sums + lane * n * kLane);
                 }
             });
-            write(tile, n, sums_.get(), code_sums_.get(), out);
+            write(tile, n, scratch.sums, code_sums_.get(), out);
         }
     }
 
@@ -288,8 +324,8 @@ template <class Format> class TlProduct final : public Product {
                 visit(format_.stretch(block, part), block, part);
     }
 
-    void clear_sums(size_t tiles) noexcept {
-        std::memset(sums_.get(), 0, tiles * format_.tile_rows * sizeof(int32_t));
+    void clear_sums(size_t tiles, int32_t *sums) noexcept {
+        std::memset(sums, 0, tiles * format_.tile_rows * sizeof(int32_t));
     }
 
     // Brings the sums of a tile into row order, less 128 * code_sums if there are any.
@@ -315,12 +351,11 @@ template <class Format> class TlProduct final : public Product {
     }
 
     Format format_;
-    size_t panel_; // activation rows per pass
-    bool many_;    // decoding is possible
-    Array<uint8_t> tables_;
-    Array<int32_t> sums_;      // [tile][tile_rows / 32][n][32]
-    Array<int8_t> codes_;      // one decoded stretch of 32 rows
-    Array<uint32_t> pairs_;    // [stretch][panel][pairs]
+    size_t panel_;                                                 // activation rows per pass
+    bool many_;                                                    // decoding is possible
+    size_t tables_bytes_, sums_count_, codes_bytes_, pairs_count_; // of one worker
+    Array<uint8_t> scratch_;
+    size_t workers_ = 1;
     Array<int32_t> code_sums_; // [rows]
 };
 

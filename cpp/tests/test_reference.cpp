@@ -124,8 +124,8 @@ struct Matrix {
 // A prepared matrix; status holds what prepare answered.
 class Handle {
   public:
-    Handle(const bnb_api &api, const bnb_weights &weights, uint64_t n_max) : api_(api) {
-        status = api.matmul_prepare(&weights, n_max, 1, &get);
+    Handle(const bnb_api &api, const bnb_weights &weights, uint64_t n_max, uint32_t threads = 1) : api_(api) {
+        status = api.matmul_prepare(&weights, n_max, threads, &get);
     }
     ~Handle() { api_.matmul_free(get); }
     Handle(const Handle &) = delete;
@@ -146,6 +146,13 @@ std::vector<bnb_layout> layouts() {
             all.push_back(i2s(rows, cols));
         }
     }
+    for (const uint64_t rows : {63, 64, 65, 127, 129}) { // panels of 64 rows, strips of 4 blocks
+        for (const uint64_t blocks : {1, 4, 5}) {
+            all.push_back(i2s(rows, 128 * blocks));
+        }
+    }
+    all.push_back(i2s(4, 128 * 128));
+    all.push_back(i2s(3, 128 * 129));
     for (const uint64_t blocks : {7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 54, 64, 65}) {
         all.push_back(i2s(5, 128 * blocks));
     }
@@ -319,10 +326,14 @@ void test_activations(const bnb_api &api) {
 void test_products(const bnb_api &api) {
     for (const bnb_layout &layout : layouts()) {
         Matrix matrix(layout);
-        const Handle handle(api, matrix.weights(), 17);
+        const size_t most = layout.rows * layout.cols <= 4096 ? 265 : 25;
+        const Handle handle(api, matrix.weights(), most);
         context = std::string(api.name) + " products " + text(layout);
         CHECK(handle.status == BNB_OK);
-        for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17}) {
+        for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 25, 256, 257, 265}) {
+            if (n > most) {
+                break;
+            }
             Fenced<int8_t> q(n * layout.cols);
             for (size_t i = 0; i < q.size(); ++i) {
                 q.data()[i] = static_cast<int8_t>(random_bits());
@@ -334,6 +345,60 @@ void test_products(const bnb_api &api) {
         }
         CHECK(matrix.bytes.fence_holds());
     }
+}
+
+// Every cut into threads gives the bits of one thread; more threads than rows leave some without work.
+void test_threads(const bnb_api &api) {
+    CHECK((api.capabilities & BNB_CAP_THREADS) != 0);
+    const bnb_layout shapes[] = {
+        i2s(1, 128),
+        i2s(67, 640),
+        i2s(193, 384),
+        i2s(320, 256),
+        {BNB_FORMAT_TL1, 64, 64, 4, 320, 128},
+        {BNB_FORMAT_TL1, 32, 64, 8, 96, 128},
+        {BNB_FORMAT_TL2, 32, 96, 8, 160, 320},
+        {BNB_FORMAT_TL2, 96, 96, 8, 288, 320},
+    };
+    for (const bnb_layout &layout : shapes) {
+        Matrix matrix(layout);
+        const size_t rows = layout.rows, cols = layout.cols, most = 20;
+        std::vector<float> values(most * cols);
+        std::vector<int8_t> codes(most * cols);
+        for (size_t i = 0; i < values.size(); ++i) {
+            values[i] = random_float(2.0f);
+            codes[i] = static_cast<int8_t>(random_bits());
+        }
+        Fenced<float> x(values, 1);
+        Fenced<int8_t> q(codes, 1);
+        const std::vector<int32_t> dots = naive::products(layout, matrix.codes, q.data(), most);
+        const std::vector<float> outputs = naive::linear(layout, matrix.codes, matrix.scale, x.data(), most);
+        for (const uint32_t threads : {1u, 2u, 3u, 4u, 7u}) {
+            const Handle handle(api, matrix.weights(), most, threads);
+            CHECK(handle.status == BNB_OK);
+            CHECK(api.matmul_bytes(handle.get) >= most * (cols + 4 * rows));
+            for (const size_t n : {size_t{1}, size_t{2}, size_t{3}, size_t{5}, size_t{8}, most}) {
+                context = std::string(api.name) + " " + std::to_string(threads) + " threads, " +
+                          text(layout) + " n " + std::to_string(n);
+                Fenced<int32_t> out(n * rows);
+                CHECK(api.matmul_i8_i32(handle.get, q.data(), n * cols, n, out.data(), n * rows) == BNB_OK);
+                CHECK(out.fence_holds());
+                CHECK(std::memcmp(out.data(), dots.data(), 4 * n * rows) == 0);
+                Fenced<float> y(n * rows);
+                CHECK(api.linear_f32_f32(handle.get, x.data(), n * cols, n, y.data(), n * rows) == BNB_OK);
+                CHECK(y.fence_holds());
+                CHECK(std::memcmp(y.data(), outputs.data(), 4 * n * rows) == 0);
+            }
+            api.quiesce();
+            x.data()[(most - 1) * cols + cols / 2] = std::nanf("");
+            Fenced<float> y(most * rows);
+            CHECK(api.linear_f32_f32(handle.get, x.data(), most * cols, most, y.data(), most * rows) ==
+                  BNB_NON_FINITE);
+            CHECK(y.untouched());
+            std::copy(values.begin(), values.end(), x.data());
+        }
+    }
+    CHECK(api.matmul_bytes(nullptr) == 0);
 }
 
 // Constant codes against constant extremes: what wraps an int16 lane if anything does.
@@ -356,12 +421,12 @@ void test_extremes(const bnb_api &api) {
                 codes[i] = i % 2 == 0 ? 1 : -1;
             }
             Matrix matrix(layout, codes, 1.0f);
-            const Handle handle(api, matrix.weights(), 8);
+            const Handle handle(api, matrix.weights(), 11);
             for (const int value : {-128, -127, 1, 127}) {
                 for (const bool alternate : {false, true}) {
                     context = std::string(api.name) + " extremes " + text(layout) + " code " +
                               std::to_string(code) + " value " + std::to_string(value);
-                    for (const size_t n : {1, 2, 4, 8}) {
+                    for (const size_t n : {1, 2, 4, 8, 11}) {
                         Fenced<int8_t> q(n * layout.cols);
                         for (size_t i = 0; i < q.size(); ++i) {
                             const int sign = alternate && i % 2 == 1 && value != -128 ? -1 : 1;
@@ -555,7 +620,7 @@ void test_bad_matmul_arguments(const bnb_api &api) {
     CHECK(api.matmul_prepare(nullptr, 1, 1, &none) == BNB_INVALID_ARGUMENT);
     CHECK(api.matmul_prepare(&weights, 1, 1, nullptr) == BNB_INVALID_ARGUMENT);
     CHECK(api.matmul_prepare(&weights, 1, 0, &none) == BNB_UNSUPPORTED);
-    CHECK(api.matmul_prepare(&weights, 1, 2, &none) == BNB_UNSUPPORTED);
+    CHECK(api.matmul_prepare(&weights, 1, UINT32_MAX, &none) == BNB_UNSUPPORTED);
     CHECK(api.matmul_prepare(&weights, UINT64_MAX, 1, &none) == BNB_INVALID_ARGUMENT);
     CHECK(api.matmul_prepare(&weights, uint64_t{1} << 62, 1, &none) == BNB_INVALID_ARGUMENT);
 #ifndef __SANITIZE_ADDRESS__ // the sanitizer ends the program at such a request
@@ -722,6 +787,7 @@ int main() {
         test_weight_rules(*api);
         test_activations(*api);
         test_products(*api);
+        test_threads(*api);
         test_extremes(*api);
         test_linear(*api);
         test_bad_layouts(*api);
@@ -734,7 +800,7 @@ int main() {
     }
     context = "enumeration";
     CHECK(backends >= 1);
-    CHECK(bitnet_cpp_reference(2) == nullptr && bitnet_cpp_reference(UINT32_MAX) == nullptr);
+    CHECK(bitnet_cpp_reference(3) == nullptr && bitnet_cpp_reference(UINT32_MAX) == nullptr);
     std::printf("%zu passed, %zu failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }

@@ -1,6 +1,6 @@
-// Tests of the AVX2 kernels of TL1 and TL2 against a naive packer and a naive product, both written from
-// docs/FORMATS.md. Arguments "pack FORMAT ROWS COLS BM BK BY" instead read ternary int8 [rows, cols] from
-// stdin and write the packed codes to stdout, to compare the packer with golden files.
+// Tests of the SIMD kernels of TL1 and TL2, each instruction set in turn, against a naive packer and a naive
+// product, both written from docs/FORMATS.md. Arguments "pack FORMAT ROWS COLS BM BK BY" instead read ternary
+// int8 [rows, cols] from stdin and write the packed codes to stdout, to compare the packer with golden files.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -18,13 +18,22 @@ struct Shape {
     size_t rows, cols;
 };
 
+// The makers of one instruction set.
+struct Isa {
+    const char *name;
+    bool available;
+    bnb_status (*make_tl1)(const bnb_weights &weights, size_t n_max, bnb::Product **product);
+    bnb_status (*make_tl2)(const bnb_weights &weights, size_t n_max, bnb::Product **product);
+};
+const Isa *isa = nullptr; // under test
+
 int passed = 0, failed = 0;
 
 void check(bool ok, const Shape &s, const char *what, size_t n = 0) {
     ok ? passed++ : failed++;
     if (!ok)
-        std::printf("FAILED TL%d %zux%zu BM %u BK %u BY %u: %s, n %zu\n", s.format == BNB_FORMAT_TL1 ? 1 : 2,
-                    s.rows, s.cols, s.bm, s.bk, s.by, what, n);
+        std::printf("FAILED %s TL%d %zux%zu BM %u BK %u BY %u: %s, n %zu\n", isa->name,
+                    s.format == BNB_FORMAT_TL1 ? 1 : 2, s.rows, s.cols, s.bm, s.bk, s.by, what, n);
 }
 
 uint64_t random_state = 1;
@@ -126,8 +135,7 @@ struct Tensor {
 bnb_status make(const bnb_weights &weights, size_t n_max, std::unique_ptr<bnb::Product> &product) {
     bnb::Product *p = nullptr;
     const bool tl1 = weights.layout.format == BNB_FORMAT_TL1;
-    const bnb_status status =
-        tl1 ? bnb::make_tl1_avx2(weights, n_max, &p) : bnb::make_tl2_avx2(weights, n_max, &p);
+    const bnb_status status = (tl1 ? isa->make_tl1 : isa->make_tl2)(weights, n_max, &p);
     product.reset(p);
     return status;
 }
@@ -139,7 +147,7 @@ void check_run(const Shape &s, bnb::Product &product, const Codes &w, const std:
     // an odd address and an exact end for the activations, too
     std::unique_ptr<int8_t[]> block(new int8_t[n * s.cols + 1]);
     std::memcpy(block.get() + 1, q.data(), n * s.cols);
-    product.run(block.get() + 1, n, out.data() + 8);
+    product.run_rows(block.get() + 1, n, out.data() + 8, 0, s.rows, 0);
     const std::vector<int32_t> want = oracle(s, w, q, n);
     bool fenced = true;
     for (size_t i = 0; i < 8; i++)
@@ -267,16 +275,7 @@ int pack_from_stdin(char **argv) {
     return std::fwrite(bytes.data(), 1, bytes.size(), stdout) == bytes.size() ? 0 : 2;
 }
 
-} // namespace
-
-int main(int argc, char **argv) {
-    if (argc == 8 && std::string(argv[1]) == "pack")
-        return pack_from_stdin(argv + 2);
-#if defined(__x86_64__)
-    if (!__builtin_cpu_supports("avx2")) {
-        std::printf("this CPU has no AVX2: nothing was tested\n");
-        return 1;
-    }
+void test_isa() {
     for (uint32_t by : {4u, 8u}) {
         const uint32_t row_block = 256 / by;
         // BK at one inner block, around runs of 4, the int16 flush (224) and the longest stretch (128)
@@ -304,12 +303,36 @@ int main(int argc, char **argv) {
     for (size_t cols : {64, 96, 256})
         check_codes({BNB_FORMAT_TL2, 64, 96, 8, 128, cols});
     check_refusals();
+}
+
+#if defined(__x86_64__)
+const Isa isas[] = {
+    {"avx2", __builtin_cpu_supports("avx2") != 0, bnb::make_tl1_avx2, bnb::make_tl2_avx2},
+    {"avx512vnni",
+     __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),
+     bnb::make_tl1_avx512vnni, bnb::make_tl2_avx512vnni},
+};
 #else
-    std::unique_ptr<bnb::Product> product;
-    for (const Shape &s : {Shape{BNB_FORMAT_TL1, 64, 8, 4, 64, 8}, Shape{BNB_FORMAT_TL2, 32, 24, 8, 32, 24}})
-        check(make(Tensor(s, std::vector<uint8_t>(512), 0).weights, 1, product) == BNB_UNAVAILABLE, s,
-              "not on this CPU");
+const Isa isas[] = {{"avx2", false, nullptr, nullptr}};
 #endif
+
+} // namespace
+
+int main(int argc, char **argv) {
+    if (argc == 8 && std::string(argv[1]) == "pack")
+        return pack_from_stdin(argv + 2);
+#if !defined(__x86_64__)
+    std::printf("no SIMD kernels for this kind of CPU: nothing to test\n");
+    return 0;
+#endif
+    for (const Isa &each : isas) {
+        isa = &each;
+        const int before = passed;
+        if (each.available)
+            test_isa();
+        std::printf("%s: %d passed\n", each.name, passed - before);
+    }
     std::printf("%d passed, %d failed\n", passed, failed);
     return failed || !passed ? 1 : 0;
 }
