@@ -60,7 +60,7 @@ mod ffi {
     const FLAGS: [&str; 4] = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"];
     /// Files whose name ends so are compiled for that instruction set and called only after detection.
     const AVX2_SUFFIX: &str = "_avx2.cpp";
-    const AVX2_FLAGS: [&str; 2] = ["-mavx2", "-mfma"];
+    const AVX2_FLAGS: [&str; 3] = ["-mavx2", "-mfma", "-mf16c"];
 
     pub fn compile_reference(revision: &str) {
         println!("cargo:rerun-if-changed=cpp/include\ncargo:rerun-if-changed=cpp/src");

@@ -12,6 +12,9 @@
 #include <new>
 
 #include "bitnet_backend.h"
+#include "checks.hpp"
+#include "engine_abi.hpp"
+#include "floats_abi.hpp"
 #include "kernels.hpp"
 #include "layout.hpp"
 #include "product.hpp"
@@ -51,7 +54,12 @@
 #define BNB_GIT_REVISION ""
 #endif
 
+using bnb::fits_memory;
+using bnb::FloatKernels;
+using bnb::guarded;
+using bnb::is_product;
 using bnb::Kernels;
+using bnb::kMaxCols;
 using bnb::Product;
 using bnb::Sizes;
 
@@ -69,31 +77,6 @@ struct bnb_matmul {
 };
 
 namespace {
-
-// Sums of this many int8 codes times -1 stay within int32.
-constexpr uint64_t kMaxCols = (uint64_t{1} << 24) - 1;
-
-template <class Work> bnb_status guarded(Work work) noexcept {
-    try {
-        return work();
-    } catch (const std::bad_alloc &) {
-        return BNB_OUT_OF_MEMORY;
-    } catch (...) {
-        return BNB_INTERNAL;
-    }
-}
-
-// count == a * b, without overflow.
-bool is_product(uint64_t count, uint64_t a, uint64_t b) {
-    uint64_t product = 0;
-    return !__builtin_mul_overflow(a, b, &product) && count == product;
-}
-
-// a * b elements of `size` bytes can be addressed.
-bool fits_memory(uint64_t a, uint64_t b, uint64_t size) {
-    uint64_t n = 0;
-    return !__builtin_mul_overflow(a, b, &n) && !__builtin_mul_overflow(n, size, &n) && n <= PTRDIFF_MAX;
-}
 
 bnb_status check_weights(const bnb_weights *weights, Sizes *sizes) {
     if (weights == nullptr || weights->bytes == nullptr) {
@@ -270,7 +253,18 @@ void matmul_free(bnb_matmul *handle) noexcept {
     delete handle;
 }
 
-void quiesce() noexcept {} // no threads of its own
+uint64_t matmul_bytes(const bnb_matmul *handle) noexcept {
+    if (handle == nullptr) {
+        return 0;
+    }
+    const uint64_t row_bytes = handle->layout.cols * sizeof(int8_t) + handle->layout.rows * sizeof(int32_t) +
+                               sizeof(float) + sizeof(uint32_t);
+    return sizeof *handle + handle->n_max * row_bytes + handle->product->bytes();
+}
+
+void quiesce() noexcept {
+    bnb::quiesce_teams();
+}
 
 bnb_status portable_available(const char **why) noexcept {
     if (why != nullptr) {
@@ -286,6 +280,8 @@ bnb_status avx2_available(const char **why) noexcept {
         missing = "this CPU has no AVX2";
     } else if (!__builtin_cpu_supports("fma")) {
         missing = "this CPU has no FMA";
+    } else if (!__builtin_cpu_supports("f16c")) {
+        missing = "this CPU has no F16C";
     }
 #else
     const char *missing = "AVX2 needs an x86-64 CPU";
@@ -311,14 +307,28 @@ constexpr Kernels kAvx2 = {
     bnb::pack_tl_tile_avx2, bnb::unpack_tl_tile_avx2, bnb::make_i2s_avx2,          bnb::make_tl1_avx2,
     bnb::make_tl2_avx2,
 };
+constexpr const FloatKernels &kAvx2Floats = bnb::kFloatAvx2;
 #else
 constexpr const Kernels &kAvx2 = kPortable; // named, but never available
+constexpr const FloatKernels &kAvx2Floats = bnb::kFloatPortable;
 #endif
 
 constexpr bnb_build_info kBuildInfo = {BNB_COMPILER,  BNB_COMPILER_VERSION, BNB_FLAGS,
                                        BNB_OPT_LEVEL, BNB_SOURCE_HASH,      BNB_GIT_REVISION};
 
-template <const Kernels &kernels>
+template <const FloatKernels &floats>
+bnb_status float_prepare(const bnb_float_matrix *matrix, uint64_t n_max, uint32_t threads,
+                         bnb_float_matmul **handle) noexcept {
+    return bnb::float_prepare(floats, matrix, n_max, threads, handle);
+}
+
+template <const Kernels &kernels, const FloatKernels &floats>
+bnb_status engine_create(const bnb_model *model, const bnb_tensor *tensors, uint64_t n_tensors,
+                         bnb_engine **engine) noexcept {
+    return bnb::engine_create(kernels, floats, model, tensors, n_tensors, engine);
+}
+
+template <const Kernels &kernels, const FloatKernels &floats>
 constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)(const char **)) {
     return {
         BNB_ABI_MAJOR,
@@ -337,23 +347,23 @@ constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)
         linear_f32_f32,
         matmul_free,
         quiesce,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
-        nullptr,
+        matmul_bytes,
+        float_prepare<floats>,
+        bnb::float_matmul,
+        bnb::float_free,
+        engine_create<kernels, floats>,
+        bnb::engine_prefill,
+        bnb::engine_decode,
+        bnb::engine_logits,
+        bnb::engine_tap,
+        bnb::engine_reset,
+        bnb::engine_free,
     };
 }
 
 constexpr bnb_api kBackends[] = {
-    api<kPortable>("cpp-portable", "portable", portable_available),
-    api<kAvx2>("cpp-avx2", "avx2", avx2_available),
+    api<kPortable, bnb::kFloatPortable>("cpp-portable", "portable", portable_available),
+    api<kAvx2, kAvx2Floats>("cpp-avx2", "avx2", avx2_available),
 };
 
 } // namespace

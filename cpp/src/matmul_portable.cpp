@@ -30,6 +30,8 @@ class PortableProduct final : public Product {
         }
     }
 
+    uint64_t bytes() const noexcept override { return rows_ * cols_; }
+
   private:
     size_t rows_;
     size_t cols_;

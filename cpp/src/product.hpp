@@ -16,6 +16,8 @@ class Product {
     // out[n][rows] = codes times q[n][cols], signed form, exact for every int8 including -128.
     // 1 <= n <= the n_max given to the maker. Allocates nothing; builds its look-up tables inside.
     virtual void run(const int8_t *q, size_t n, int32_t *out) noexcept = 0;
+    // What it allocated: nothing where the caller's bytes are read in place.
+    virtual uint64_t bytes() const noexcept { return 0; }
 };
 
 // Makers: arguments were checked (layout legal, n_bytes right); they validate the codes (BNB_INVALID_DATA),

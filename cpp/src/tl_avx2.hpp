@@ -38,13 +38,16 @@ constexpr short kBase = 31;       // of the digits
 template <class T> class Array {
   public:
     explicit Array(size_t count)
-        : data_(static_cast<T *>(::operator new(count * sizeof(T) + 64, std::align_val_t(64)))) {}
+        : bytes_(count * sizeof(T) + 64),
+          data_(static_cast<T *>(::operator new(bytes_, std::align_val_t(64)))) {}
     ~Array() { ::operator delete(data_, std::align_val_t(64)); }
     Array(const Array &) = delete;
     Array &operator=(const Array &) = delete;
     T *get() const { return data_; }
+    size_t bytes() const { return bytes_; }
 
   private:
+    size_t bytes_;
     T *data_;
 };
 
@@ -236,6 +239,10 @@ template <class Format> class TlProduct final : public Product {
                 decode_and_multiply(q + i * format_.cols, step, out + i * format_.rows);
             i += step;
         }
+    }
+
+    uint64_t bytes() const noexcept override {
+        return tables_.bytes() + sums_.bytes() + codes_.bytes() + pairs_.bytes() + code_sums_.bytes();
     }
 
   private:
