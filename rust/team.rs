@@ -53,6 +53,9 @@ unsafe impl Send for Shared {}
 // SAFETY: as above; every other field is atomic.
 unsafe impl Sync for Shared {}
 
+/// What is done with a row of two slices: `(part, index, row of a, row of b)`.
+pub type RowPairWork<'w, A, B> = dyn Fn(usize, usize, &mut [A], &mut [B]) + Sync + 'w;
+
 /// The caller and its helpers. One [`Team::run`] at a time; a second caller waits.
 pub struct Team {
     shared: Arc<Shared>,
@@ -179,7 +182,7 @@ impl Team {
         &self,
         (a, a_width): (&mut [A], usize),
         (b, b_width): (&mut [B], usize),
-        work: &(dyn Fn(usize, usize, &mut [A], &mut [B]) + Sync),
+        work: &RowPairWork<'_, A, B>,
     ) {
         let (a, b) = (Rows::new(a, a_width), Rows::new(b, b_width));
         self.for_each(a.n.min(b.n), &|part, index| {

@@ -5,6 +5,7 @@
 mod npz;
 
 mod divergence;
+mod foreign;
 mod golden;
 mod invariants;
 mod loops;

@@ -187,7 +187,7 @@ fn file(change: impl FnOnce(&mut Metadata, &mut Vec<TensorPlan>)) -> Vec<u8> {
 
 fn refused_file(change: impl FnOnce(&mut Metadata, &mut Vec<TensorPlan>)) -> String {
     let bytes = file(change);
-    one_line(read_model(&Gguf::parse(&bytes).expect("a legal file")).err().expect("refused"))
+    one_line(read_model(&Gguf::parse(&bytes).expect("a legal file")).expect_err("refused"))
 }
 
 /// The metadata with one value replaced.
