@@ -766,6 +766,67 @@ fn a_disagreement_voids_the_speed_of_its_workload() {
     assert_eq!(verdict.route.next, "crossval-specialist");
 }
 
+/// Builds have few repeats and no reference: judged at +20 % by what accepted builds scatter, or by their own repeats.
+#[test]
+fn builds_are_judged_against_accepted_builds() {
+    const SECOND: f64 = 1e9;
+    let built = |day: u64, factor: f64, repeats: usize| {
+        let mut rng = Rng::for_part(day, "builds");
+        let mut times = |base: f64| -> Vec<u64> {
+            (0..repeats).map(|_| (base * factor * SECOND * (0.01 * rng.normal()).exp()) as u64).collect()
+        };
+        let (clean, incremental) = (times(30.0), times(4.0));
+        record::build_recording(
+            Tool::default(),
+            Fingerprint::default(),
+            repeats as u32,
+            [&clean, &incremental],
+            None,
+        )
+    };
+    let judged = |today: &Recording, sessions: &[Recording]| {
+        today.check().expect("a legal recording");
+        let baseline = Baseline::Sessions { name: "builds".into(), sessions, void: None };
+        let policy = Policy::default();
+        judge(&Case { baseline: &baseline, ..Case::alone(today, &policy) })
+    };
+    let days: Vec<Recording> = (0..4).map(|day| built(day, 1.0, 3)).collect();
+    let table = [
+        ("like every day", 1.0, 3, 4, Answer::Pass, "within the limit"),
+        ("faster", 0.7, 3, 4, Answer::Pass, "within the limit"),
+        ("half again as long", 1.5, 3, 4, Answer::Fail, "2 of 2 comparisons are too slow"),
+        ("at the limit", 1.2, 3, 4, Answer::Neutral, "the limit 1.200"),
+        ("like one other day", 1.0, 3, 1, Answer::Neutral, "1 accepted recordings, 3 are needed"),
+        ("twice as long as on one other day", 2.0, 3, 1, Answer::Fail, "too slow"),
+        ("built once", 1.0, 1, 4, Answer::Neutral, "1 usable repeats"),
+        ("no other day", 1.0, 3, 0, Answer::Neutral, "no accepted recording holds it"),
+    ];
+    for (name, factor, repeats, earlier, answer, words) in table {
+        let verdict = judged(&built(77, factor, repeats), &days[..earlier]);
+        assert_eq!(verdict.verdict, answer, "{name}: {:#?}", verdict.comparisons);
+        assert!(reason(&verdict, "build-time", answer).contains(words), "{name}: {:#?}", verdict.rules);
+        assert_eq!(verdict.required, ["build"]);
+    }
+    let missing = judge(&Case::alone(&built(77, 1.0, 3), &Policy::default()));
+    assert_eq!(missing.verdict, Answer::Neutral, "no baseline is no pass");
+    let mut broken_off = built(77, 1.0, 3);
+    broken_off.series[1] = first_launches(&broken_off.series[1], 2);
+    let verdict = judged(&broken_off, &days);
+    assert!(reason(&verdict, "completeness", Answer::Neutral).contains("was timed 2 of 3 times"));
+}
+
+fn first_launches(series: &Series, launches: u32) -> Series {
+    let n = series.launch.iter().filter(|launch| **launch < launches).count();
+    Series {
+        launch: series.launch[..n].to_vec(),
+        block: series.block[..n].to_vec(),
+        order: series.order[..n].to_vec(),
+        iterations: series.iterations[..n].to_vec(),
+        value_ns: series.value_ns[..n].to_vec(),
+        ..series.clone()
+    }
+}
+
 fn left_out(name: &str) -> Skipped {
     Skipped { what: name.into(), reason: "left out by request".into(), ..Skipped::default() }
 }

@@ -10,6 +10,7 @@ Rust plans, measures and judges; this package shows, saves and exits.
 """
 
 from bitnet_perfgate._core import FileError, InputError, __version__
+from bitnet_perfgate.build_times import build_time
 from bitnet_perfgate.documents import Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.machine import doctor, workloads
 from bitnet_perfgate.models import identify, make_model
@@ -37,6 +38,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "accept_baseline",
+    "build_time",
     "compare",
     "compare_libraries",
     "compare_revision",

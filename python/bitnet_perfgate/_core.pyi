@@ -25,6 +25,7 @@ __all__ = [
     "save_recording",
     "selftest",
     "speed_table",
+    "time_builds",
     "worker",
     "workloads",
 ]
@@ -67,6 +68,12 @@ def build_library(
     rev: str | None = None,
     progress: Callable[[int, int, float, str, str], object] | None = None,
 ) -> tuple[Path, str, bool]: ...
+def time_builds(
+    folder: str | PathLike[str],
+    repeats: int,
+    release: bool = False,
+    progress: Callable[[int, int, float, str, str], object] | None = None,
+) -> str: ...
 def list_baselines(root: str | PathLike[str]) -> str: ...
 def find_baselines(root: str | PathLike[str], plan: str, most: int) -> tuple[str, list[Path]]: ...
 def mismatches(earlier: str, later: str) -> str: ...

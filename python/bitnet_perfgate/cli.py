@@ -92,7 +92,12 @@ def run(
     Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral, 130 interrupted.
     """
     chosen = options.selection(model, category, workload, backend, plugin, seed, skip_cpp)
-    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup, "counts": counts}
+    timing: dict[str, Any] = {
+        "profile": profile,
+        "iterations": iterations,
+        "warmup": warmup,
+        "counts": counts,
+    }
     judged: dict[str, Any] = {"thresholds": regression_commands.policy_file(thresholds), "strict": strict}
     if dry_run:
         return _show_plan(gate.plan(**chosen, **timing), format)

@@ -26,6 +26,7 @@ UNIT_MEANINGS = {
     "GOP/s": "GOP/s (2 per weight and row)",
     "Gelem/s": "Gelem/s",
     "ns": "ns per call",
+    "s": "s per build",
 }
 SPEED_MEANING = (
     "Rates are those of the typical call: the median over blocks of each block's fastest call. The paired "
@@ -67,7 +68,10 @@ def printable(text: str) -> str:
 def show_result(console: Console, result: Result, saved: Sequence[str], verbosity: int) -> None:
     """A whole run: the scope first; speeds, agreement, accuracy, rules, what is missing; the verdict last."""
     recording = result.recording
-    timed = recording["plan"]["launches"] > 0
+    plan = recording["plan"]
+    timed = plan["launches"] > 0
+    counted = plan.get("meter") == "instructions"
+    builds = plan["profile"] == "build-time"
     if verbosity >= 0:
         against = result.verdict.data.get("baseline")
         scope = (
@@ -79,9 +83,12 @@ def show_result(console: Console, result: Result, saved: Sequence[str], verbosit
             scope if timed else f"Agreement and accuracy only: nothing was timed. {scope}", style="bold"
         )
         _show_setting(console, recording)
-        if timed:
+        if counted:
+            _show_counts(console, result, verbosity)
+        elif timed:
             _show_speeds(console, result.table, verbosity)
-        _show_agreement(console, result, verbosity)
+        if not builds:
+            _show_agreement(console, result, verbosity)
         _show_accuracy(console, recording, verbosity)
         _show_rules(console, result)
         _show_skipped(console, recording.skipped, verbosity)
@@ -280,6 +287,21 @@ def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) ->
         _section(console, "How to read the numbers", _text(SPEED_MEANING))
 
 
+def _show_counts(console: Console, result: Result, verbosity: int) -> None:
+    """Instruction counts: judged rows, everything if asked for."""
+    rows = [row for row in result.verdict["comparisons"] if row["meter"] == "instructions"]
+    judged = [row for row in rows if row["verdict"]]
+    table = _table("workload", "count of", "against", "ratio", "verdict")
+    for row in rows if verbosity > 0 or not judged else judged:
+        ratio = "-" if row["ratio"] is None else f"{row['ratio']:.4f}"
+        answer = row["verdict"] or "-"
+        cells = [_workload(row["workload"], console.width), _text(row["subject"]), _text(row["other"])]
+        table.add_row(*cells, _text(ratio), _text(answer, STYLES.get(answer, "")))
+    counter = result.recording["plan"].get("counter", "an unknown counter")
+    title = f"Instructions, counted by {printable(counter)} (below 1: fewer)"
+    _section(console, title, table if rows else _text("nothing was counted"))
+
+
 def _condensed(pair: tuple[str, str], rows: Sequence[TableRow]) -> str:
     ratios = [row.ratio for row in rows if row.ratio is not None]
     span = f"{min(ratios):.2f} to {max(ratios):.2f} times its time" if ratios else "no ratio"
@@ -405,6 +427,13 @@ def _show_pairs(console: Console, title: str, pairs: Sequence[tuple[str, str]]) 
 
 def _show_next(console: Console, result: Result, saved: Sequence[str]) -> None:
     route = result.verdict["route"]
+    if power := result.verdict.data.get("power"):
+        median, worst = (power[name] * 100 for name in ("median", "worst"))
+        sentence = (
+            f"Slow-downs beyond {median:.1f} % would have been confirmed on half of the judged workloads, "
+            f"beyond {worst:.1f} % on {power['workload']}, where least is seen."
+        )
+        _section(console, "What this run could see", _text(sentence))
     suggestions = [_text(f"suggestion: {text}") for text in result.verdict["suggestions"]]
     _section(console, "Next", _text(f"{route['next']}: {route['reason']}"), *suggestions)
     if saved:

@@ -56,7 +56,19 @@ class ProgressDisplay:
 
     def __call__(self, done: int, total: int, fraction: float, what: str, phase: str) -> None:
         """The progress of a run (`bitnet_perfgate.runs.Progress`)."""
+        if phase == "plan":
+            self.say(what)
+            return
         self.show(done + fraction, total, f"{phase:9} {what}", step=(done, f"[{done + 1}/{total}] {what}"))
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        if self._verbosity >= 0:
+            try:
+                self._console.print(printable(sentence), soft_wrap=True)
+            except OSError:
+                self._verbosity = -1
+                self._bar = None
 
     def bytes_written(self, done: int, total: int) -> None:
         """The progress of a file that is being written."""

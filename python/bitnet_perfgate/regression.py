@@ -60,11 +60,11 @@ def gate(
         "counts": counts,
     }
     planned = plan(**options, **timing)
-    against = judgement(thresholds, strict, **_sessions(Path(baseline), planned))
+    against = judgement(thresholds, strict, **sessions_of(Path(baseline), planned))
     return measure(options, against, progress, **timing)
 
 
-def _sessions(baseline: Path, planned: Recording) -> dict[str, Any]:
+def sessions_of(baseline: Path, planned: Recording) -> dict[str, Any]:
     """Which accepted recordings today is compared with, or why there are none."""
     retry = "python -m bitnet_perfgate gate --iterations 3"
     if baseline.is_file():
@@ -144,7 +144,12 @@ def compare_libraries(
         retry = "python -m bitnet_perfgate compare --library FILE --iterations 3"
         against = judgement(thresholds, strict, revision=name or Path(old).name, retry=retry)
         try:
-            timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup, "counts": counts}
+            timing: dict[str, Any] = {
+                "profile": profile,
+                "iterations": iterations,
+                "warmup": warmup,
+                "counts": counts,
+            }
             return measure(options, against, progress, **timing)
         except _core.InputError as error:
             # Named as the caller named them, not as their copies.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import bitnet_perfgate as perfgate
-from bitnet_perfgate import display, environment, options, regression, revisions, trials
+from bitnet_perfgate import build_times, display, environment, options, regression, revisions, trials
 from bitnet_perfgate.documents import RECORDING_SUFFIX
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
 from bitnet_perfgate.job import Job, complain, present, rendered, write
@@ -75,7 +75,13 @@ def gate(
 
     Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral, 130 interrupted.
     """
-    timing: dict[str, Any] = {"profile": profile, "iterations": iterations, "warmup": warmup, "counts": counts, "seed": seed}
+    timing: dict[str, Any] = {
+        "profile": profile,
+        "iterations": iterations,
+        "warmup": warmup,
+        "counts": counts,
+        "seed": seed,
+    }
     judged: dict[str, Any] = {"thresholds": policy_file(thresholds), "strict": strict}
     if library or rev:
         return _builds(
@@ -270,6 +276,7 @@ def record(
     platform: Platform = None,
     profile: options.Profile = "quick",
     iterations: options.Iterations = 1,
+    counts: options.Counts = "wall",
     seed: options.Seed = DEFAULT_SEED,
     output: options.Output = None,
     quiet: options.Quiet = False,
@@ -280,7 +287,9 @@ def record(
     """
     job = Job("human", output, [], 3, -2 * quiet)
     code = job.perform(
-        lambda progress: perfgate.run(profile=profile, iterations=iterations, seed=seed, progress=progress)
+        lambda progress: perfgate.run(
+            profile=profile, iterations=iterations, counts=counts, seed=seed, progress=progress
+        )
     )
     if code not in (0, 1, 3):
         return code
@@ -328,6 +337,41 @@ def diff(
     return 0
 
 
+def build_time(
+    project: Annotated[
+        Path, typer.Argument(metavar="[PROJECT]", help="The folder of a Cargo.toml.")
+    ] = Path(),
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=1000, help="Clean and incremental builds, each.")
+    ] = build_times.REPEATS,
+    release: Annotated[bool, typer.Option("--release", help="With optimisation.")] = False,
+    baseline: Baseline = regression.BASELINES_FOLDER,
+    thresholds: Thresholds = None,
+    strict: Strict = False,
+    format: options.Format = "human",
+    output: options.Output = None,
+    neutral_exit: options.NeutralExit = 3,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Time clean and incremental builds and judge them against accepted ones: more than 20 % longer fails.
+
+    Exit codes: 0 pass, 1 fail, 2 usage, or it does not build, 3 neutral, 130 interrupted.
+    """
+    job = Job(format, output, [], neutral_exit, verbose - 2 * quiet)
+    return job.perform(
+        lambda progress: perfgate.build_time(
+            project,
+            repeats=repeats,
+            release=release,
+            baseline=baseline,
+            thresholds=policy_file(thresholds),
+            strict=strict,
+            progress=progress,
+        )
+    )
+
+
 def selftest(
     quick: Annotated[bool, typer.Option("--quick", help="Under two minutes.")] = False,
     format: options.Format = "human",
@@ -353,6 +397,7 @@ def register(app: typer.Typer, settings: dict[str, Any]) -> None:
     app.command()(gate)
     app.command()(compare)
     app.command()(selftest)
+    app.command(name="build-time")(build_time)
     baselines = typer.Typer(
         help=f"Accepted recordings (*{RECORDING_SUFFIX}): the only commands that write them.", **settings
     )

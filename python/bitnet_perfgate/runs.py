@@ -21,7 +21,8 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, fraction: float, what: str, phase: str, /) -> object:
         """``done`` of ``total`` workloads and ``fraction`` (0 to 1) of the one called ``what`` are finished.
 
-        ``phase`` is ``agreement``, ``timing`` or ``accuracy``.
+        ``phase`` is ``agreement``, ``timing`` or ``accuracy``; before anything is done, once, ``plan``: then
+        ``what`` says how small a slow-down can be confirmed.
         """
 
 

@@ -59,6 +59,14 @@ pub enum BuildError {
         /// The commit.
         rev: String,
     },
+    /// There is nothing to build.
+    #[error("{}: cannot be built: {what}", path.display())]
+    NoProject {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
     /// A program could not be started, or failed.
     #[error("{program} failed: {what}")]
     Failed {
@@ -137,7 +145,7 @@ pub fn build_working_tree(folder: &Path, watcher: &mut Watcher<'_>) -> Result<Bu
     Ok(BuiltLibrary { path, commit, dirty })
 }
 
-fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+pub(super) fn io_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> BuildError {
     let path = path.to_owned();
     move |source| BuildError::Io { path, action, source }
 }
@@ -235,7 +243,7 @@ impl Place {
 }
 
 /// Runs a program to its end and gives what it printed.
-fn run(command: &mut Command) -> Result<String, BuildError> {
+pub(super) fn run(command: &mut Command) -> Result<String, BuildError> {
     let program = described(command);
     let failed = |what: String| BuildError::Failed { program: program.clone(), what };
     let Output { status, stdout, stderr } =
@@ -247,7 +255,16 @@ fn run(command: &mut Command) -> Result<String, BuildError> {
 }
 
 /// Runs a long program; the watcher may end it.
-fn watched(mut command: Command, watcher: &mut Watcher<'_>) -> Result<(), BuildError> {
+fn watched(command: Command, watcher: &mut Watcher<'_>) -> Result<(), BuildError> {
+    watched_every(Duration::from_millis(100), command, watcher)
+}
+
+/// The same; the watcher is asked, and the end noticed, once in each `pause`.
+pub(super) fn watched_every(
+    pause: Duration,
+    mut command: Command,
+    watcher: &mut Watcher<'_>,
+) -> Result<(), BuildError> {
     let program = described(&command);
     let failed = |what: String| BuildError::Failed { program: program.clone(), what };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -267,19 +284,19 @@ fn watched(mut command: Command, watcher: &mut Watcher<'_>) -> Result<(), BuildE
             let _ = child.wait();
             return Err(BuildError::Stopped(reason));
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(pause);
     };
     let said = reader.join().unwrap_or_default();
     if status.success() { Ok(()) } else { Err(failed(last_words(&said))) }
 }
 
-fn described(command: &Command) -> String {
+pub(super) fn described(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// The last lines of what a program complained about, as one.
-fn last_words(stderr: &[u8]) -> String {
+pub(super) fn last_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let mut words = lines[lines.len().saturating_sub(4)..].join("; ");

@@ -295,7 +295,13 @@ pub fn run_order(
     }
     // A process that is counted by valgrind holds valgrind's memory too.
     if let Some(value_bytes) = measure::peak_rss_bytes().filter(|_| counter.is_none()) {
-        recording.memory.push(Memory { meter: "peak_rss_bytes".into(), value_bytes, ..Memory::default() });
+        let launch = Some(order.index);
+        recording.memory.push(Memory {
+            meter: "peak_rss_bytes".into(),
+            value_bytes,
+            launch,
+            ..Memory::default()
+        });
     }
     recording.launches = vec![Launch {
         index: order.index,

@@ -215,17 +215,43 @@ impl Session {
             samples.find(&subject.workload, &subject.reference, &subject.reference).ok_or_else(missing)?;
         let blocks = paired(subject, reference, chosen)?;
         let (typical, n_blocks) = (blocks.subject_ns, blocks.log_ratio.len());
-        if subject.backend == subject.reference {
-            let centre = typical.ok_or("nothing usable was measured")?.ln();
-            return Ok(Self { centre, lower: centre, upper: centre, typical, n_blocks });
-        }
         let alpha = setting.policy.alpha;
+        if subject.backend == subject.reference {
+            return Self::alone(subject, chosen, alpha, typical);
+        }
         let effect = stats::effect(&blocks.log_ratio, &blocks.launch, alpha, 0.0);
         let Some(Effect { estimate: centre, lower, upper, .. }) = effect.map_err(|why| why.to_string())?
         else {
             return Err(format!("{n_blocks} blocks are too few"));
         };
         Ok(Self { centre, lower, upper, typical, n_blocks })
+    }
+}
+
+impl Session {
+    /// Builds have no reference: the mean of ln(time) over few repeats, with Student's interval, since a handful is all
+    /// there is. One repeat shows no spread, and is no evidence.
+    fn alone(
+        series: &Series,
+        chosen: &BTreeSet<u32>,
+        alpha: f64,
+        typical: Option<f64>,
+    ) -> Result<Self, String> {
+        let of_stage = (0..series.len()).filter(|&i| chosen.contains(&series.launch[i]));
+        let logs: Vec<f64> =
+            of_stage.map(|i| (series.value_ns[i] as f64 / series.iterations[i] as f64).ln()).collect();
+        let n = logs.len();
+        if n < 2 || logs.iter().any(|log| !log.is_finite()) {
+            return Err(format!(
+                "{n} usable repeats of {} are no evidence, at least 2 are needed",
+                series.workload
+            ));
+        }
+        let centre = logs.iter().sum::<f64>() / n as f64;
+        let variance = logs.iter().map(|log| (log - centre).powi(2)).sum::<f64>() / (n - 1) as f64;
+        let t = stats::student_quantile(1.0 - alpha, (n - 1) as f64).map_err(|why| why.to_string())?;
+        let half = t * (variance / n as f64).sqrt();
+        Ok(Self { centre, lower: centre - half, upper: centre + half, typical, n_blocks: n })
     }
 }
 

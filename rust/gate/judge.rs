@@ -6,7 +6,7 @@ use super::roles::{required_backends, required_subject};
 use super::verdict::{
     Against, AgreementSummary, Answer, Certainty, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
 };
-use super::{Baseline, history, roles, route, rules, validate};
+use super::{Baseline, history, power, roles, route, rules, validate};
 use crate::record::{Meter, Recording};
 
 /// What one judgement looks at.
@@ -41,16 +41,21 @@ pub fn judge(case: &Case<'_>) -> Verdict {
     let answers = answers(case, &comparisons, &agreement, validate::completeness(&validation));
     let verdict = overall(&answers);
     let suggestions = suggestions(recording, &answers, &comparisons);
+    let power = power::reached(&comparisons);
     Verdict {
+        power,
         schema: SCHEMA.into(),
         verdict,
         summary: summary(verdict, &answers, case),
         evidence: evidence(case, verdict, &answers, &agreement, &comparisons),
-        required: required_backends(recording, policy)
-            .iter()
-            .chain(&policy.required.categories)
-            .cloned()
-            .collect(),
+        required: match roles::of_builds(recording) {
+            true => vec!["build".into()],
+            false => required_backends(recording, policy)
+                .iter()
+                .chain(&policy.required.categories)
+                .cloned()
+                .collect(),
+        },
         skipped: recording.skipped.clone(),
         route: route::route(verdict, &answers, &comparisons, baseline, case.retry),
         comparisons,
@@ -138,6 +143,9 @@ fn answers(
     completeness: RuleAnswer,
 ) -> Vec<RuleAnswer> {
     let Case { recording, baseline, policy, .. } = *case;
+    if roles::of_builds(recording) {
+        return vec![rules::build_time(baseline, comparisons), completeness];
+    }
     let revision = matches!(baseline, Baseline::Revision { .. });
     let mut answers = vec![rules::agreement(agreement)];
     if !revision {
@@ -203,7 +211,10 @@ fn evidence(
     let recording = case.recording;
     let against = case.baseline.name().map(|name| format!(", against {name}")).unwrap_or_default();
     let method = format!("bitnet_perfgate {}, seed {}{against}", suite(recording), recording.plan.seed);
-    let mut result = vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)];
+    let mut result = match roles::of_builds(recording) {
+        true => Vec::new(),
+        false => vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)],
+    };
     let kinds = [
         (Against::Reference, "C++"),
         (Against::Baseline, "baseline"),
@@ -214,6 +225,9 @@ fn evidence(
         .iter()
         .find(|rule| rule.name == "accuracy")
         .filter(|rule| matches!(rule.verdict, Some(Answer::Pass | Answer::Fail)));
+    if result.is_empty() {
+        result.push("nothing was compared".into());
+    }
     result.extend(accuracy.map(|rule| format!("accuracy {}", rule.reason)));
     let deciding = rules.iter().find(|rule| rule.verdict == Some(verdict) && verdict != Answer::Pass);
     let reason =
@@ -236,6 +250,9 @@ fn speeds(comparisons: &[Comparison], against: Against, name: &str) -> Option<St
 /// Which workloads: `28 workloads of the quick profile`, or `2 of the 28 ...` where they were chosen.
 fn suite(recording: &Recording) -> String {
     let (plan, n) = (&recording.plan, recording.plan.workloads.len() as u64);
+    if roles::of_builds(recording) {
+        return format!("{} builds with cargo", recording.launches.len() as u64 * n);
+    }
     match plan.profile_workloads {
         0 => format!("{n} workloads over the tensors of a file"),
         all if all == n => format!("{n} workloads of the {} profile", plan.profile),

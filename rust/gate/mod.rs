@@ -8,6 +8,7 @@
 //! | `decide` | where does an interval lie against a limit |
 //! | `compare` | sides interleaved in the same blocks: the C++ reference, another build |
 //! | `history` | today against accepted recordings of earlier days |
+//! | `power` | how small a slow-down could be seen |
 //! | `validate` | is the evidence whole |
 //! | `rules` | does each rule hold |
 //! | `judge`, `verdict`, `route` | the document, and who should look next |
@@ -21,6 +22,7 @@ pub mod decide;
 mod history;
 mod judge;
 pub mod policy;
+mod power;
 mod roles;
 mod route;
 mod rules;
@@ -31,6 +33,7 @@ pub mod verdict;
 
 pub use judge::{Case, comparisons, flagged, judge, undecided};
 pub use policy::{Policy, PolicyError};
+pub use power::foretold;
 pub(crate) use roles::{ALWAYS_VALID, LEAST_LAUNCHES};
 pub use verdict::{Answer, Verdict};
 

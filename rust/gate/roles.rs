@@ -37,6 +37,12 @@ pub(super) fn skipped_reason<'a>(recording: &'a Recording, what: &str) -> Option
     recording.skipped.iter().find(|skipped| skipped.what == what).map(|skipped| skipped.reason.as_str())
 }
 
+/// Whether builds were timed, and no kernel was run.
+pub(super) fn of_builds(recording: &Recording) -> bool {
+    let planned = &recording.plan.workloads;
+    !planned.is_empty() && planned.iter().all(|workload| workload.category == "build")
+}
+
 /// Whether instructions are judged, and not time.
 pub(super) fn counts_instructions(recording: &Recording) -> bool {
     recording.plan.meter == Meter::Instructions

@@ -30,15 +30,19 @@ pub(super) fn route(
     let neutral = rules.iter().find(|rule| rule.verdict == Some(Answer::Neutral));
     match (verdict, neutral, baseline) {
         (Answer::Pass, ..) => to("perf-finalizer", "performance is maintained: every rule holds"),
-        (_, Some(rule), Baseline::Missing { command, .. }) if rule.name == "regression" => {
+        (_, Some(rule), Baseline::Missing { command, .. }) if judges_change(rule) => {
             to("review-performance-benchmark", &format!("{}; `{command}`", rule.reason))
         }
-        (_, Some(rule), Baseline::Sessions { void: Some(why), .. }) if rule.name == "regression" => {
+        (_, Some(rule), Baseline::Sessions { void: Some(why), .. }) if judges_change(rule) => {
             to("review-performance-benchmark", &format!("the baseline needs an update: {why}"))
         }
         (_, Some(rule), _) => to("retry", &format!("{}: {}; try `{retry}`", rule.name, rule.reason)),
         (_, None, _) => to("retry", &format!("there is no evidence; try `{retry}`")),
     }
+}
+
+fn judges_change(rule: &RuleAnswer) -> bool {
+    matches!(rule.name.as_str(), "regression" | "build-time")
 }
 
 /// The worst severity among the red comparisons, for a minor one with its workload; empty where none is red.

@@ -88,6 +88,23 @@ pub(super) fn reference_speed(recording: &Recording, comparisons: &[Comparison])
     sum_up(name, judged, "nothing was timed against the C++ reference")
 }
 
+/// Builds against accepted recordings of builds: without one there is nothing to judge by.
+pub(super) fn build_time(baseline: &Baseline<'_>, comparisons: &[Comparison]) -> RuleAnswer {
+    let name = "build-time";
+    match baseline {
+        Baseline::NotAsked => rule(name, Some(Answer::Neutral), "no baseline was given".into()),
+        Baseline::Missing { reason, command } => {
+            rule(name, Some(Answer::Neutral), format!("{reason}; `{command}` records one"))
+        }
+        Baseline::Sessions { void: Some(why), .. } => {
+            rule(name, Some(Answer::Neutral), format!("not comparable: {why}"))
+        }
+        Baseline::Sessions { .. } | Baseline::Revision { .. } => {
+            sum_up(name, comparisons.iter(), "no build was compared")
+        }
+    }
+}
+
 /// The C++ rule where instructions were counted: it is about time.
 pub(super) fn speed_not_judged() -> RuleAnswer {
     let reason = "instruction counts are no speed: --counts wall or cpu judges it";

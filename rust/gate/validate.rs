@@ -15,6 +15,9 @@ use std::collections::BTreeSet;
 /// Every condition on the evidence of one recording.
 pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy: &Policy) -> Vec<Validation> {
     let planned = &recording.plan.workloads;
+    if roles::of_builds(recording) {
+        return of_builds(recording, baseline);
+    }
     let revision = matches!(baseline, Baseline::Revision { .. });
     let mut found = vec![
         condition("interrupted", recording.incomplete.clone(), "the plan was carried out".into()),
@@ -77,6 +80,13 @@ pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy:
     ]);
     found.push(condition("launches", missing_launches(recording), launches_done(recording)));
     found.push(condition("gpu-capability", unstated_gpu(recording), gpu(recording)));
+    found.extend(against(recording, baseline));
+    found
+}
+
+/// What accepted recordings must be.
+fn against(recording: &Recording, baseline: &Baseline<'_>) -> Vec<Validation> {
+    let mut found = Vec::new();
     if let Baseline::Sessions { sessions, void, .. } = baseline {
         let fine = format!("{} accepted recordings of this machine, builds and plan", sessions.len());
         found.push(condition("baseline-compatible", void.clone(), fine));
@@ -92,6 +102,21 @@ pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy:
             "no workload of the baseline is missing".into(),
         ));
     }
+    found
+}
+
+/// What of it applies to builds: no backend took part.
+fn of_builds(recording: &Recording, baseline: &Baseline<'_>) -> Vec<Validation> {
+    let repeats = recording.plan.launches as usize;
+    let times = |id: &str| recording.series.iter().find(|s| s.workload == id).map_or(0, Series::len);
+    let short = recording.plan.workloads.iter().find(|workload| times(&workload.id) < repeats.max(1));
+    let short = short.map(|w| format!("{} was timed {} of {repeats} times", w.id, times(&w.id)));
+    let mut found = vec![
+        condition("interrupted", recording.incomplete.clone(), "the plan was carried out".into()),
+        condition("synthetic", synthetic(recording), "no sample looks made up".into()),
+        condition("timing-data", short, format!("every build was timed {repeats} times")),
+    ];
+    found.extend(against(recording, baseline));
     found
 }
 

@@ -187,6 +187,17 @@ pub struct AgreementSummary {
     pub failures: Vec<AgreementRow>,
 }
 
+/// How small a slow-down this run could see, ratio - 1, over its judged comparisons.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Power {
+    /// Median over the comparisons.
+    pub median: f64,
+    /// The largest.
+    pub worst: f64,
+    /// Its workload.
+    pub workload: String,
+}
+
 /// A condition on the evidence itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validation {
@@ -244,6 +255,9 @@ pub struct Verdict {
     pub validation: Vec<Validation>,
     /// Who should look next.
     pub route: Route,
+    /// How small a slow-down could be seen; absent where nothing was judged by time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
     /// What might help; nothing is applied.
     pub suggestions: Vec<String>,
     /// Commands that were run.

@@ -214,6 +214,12 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
         let planned = campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?;
         let baseline = options.judgement.baseline(&rules.sessions, &planned);
         let mut failure = None;
+        if request.timing.is_some() {
+            let sentence = gate::foretold(&planned, &rules.sessions, &rules.policy);
+            if tell(progress.as_ref(), (0, 1, 0.0, sentence.as_str(), "plan"), &mut failure).is_break() {
+                return Err(failure.unwrap_or_else(|| pyo3::exceptions::PyKeyboardInterrupt::new_err(())));
+            }
+        }
         // Kept: a wish to stop that comes with a launch's last step ends the session at the next one.
         let mut flow = ControlFlow::Continue(());
         let fresh = !options.worker.is_empty() && request.timing.is_some();

@@ -69,7 +69,8 @@ pub fn merge(into: &mut Recording, more: Recording) -> Result<(), MergeError> {
     more.accuracy.into_iter().for_each(|row| keep_different(&mut merged.accuracy, row));
     for row in more.memory {
         let same = |known: &&mut super::Memory| {
-            (&known.workload, &known.backend, &known.meter) == (&row.workload, &row.backend, &row.meter)
+            (&known.workload, &known.backend, &known.meter, known.launch)
+                == (&row.workload, &row.backend, &row.meter, row.launch)
         };
         match merged.memory.iter_mut().find(same) {
             Some(known) => known.value_bytes = known.value_bytes.max(row.value_bytes),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `recording` | the document |
 //! | `series` | one column set per workload, backend and meter, and how samples become one |
+//! | `build_times` | a recording of builds |
 //! | `compatible` | can two recordings be compared at all |
 //! | `merge` | one recording out of several launches |
 //! | `trial` | samples measured elsewhere |
@@ -15,6 +16,7 @@
 //! | `check` | what must be true of a recording beyond its types |
 //! | `file` | reading with errors a person can act on, writing that leaves the old file or the new one |
 
+mod build_times;
 mod check;
 mod compatible;
 mod file;
@@ -24,6 +26,7 @@ mod series;
 pub mod store;
 pub mod trial;
 
+pub use build_times::build_recording;
 pub use check::Invalid;
 pub use compatible::{Mismatch, mismatches};
 pub use file::{MAX_RECORDING_BYTES, RecordError, parse_recording, read_recording, write_recording};

@@ -337,6 +337,9 @@ pub struct Memory {
     pub backend: String,
     /// What was read: `peak_rss_bytes`, `prepared_bytes`.
     pub meter: String,
+    /// The launch it was read in; absent where that is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<u32>,
     /// The reading.
     pub value_bytes: u64,
     /// Unknown fields, kept.

@@ -26,7 +26,7 @@ pub struct Row {
     pub subject_value: Option<f64>,
     /// The same of the reference.
     pub other_value: Option<f64>,
-    /// `GB/s`, `GOP/s`, `Gelem/s`, `ns`.
+    /// `GB/s`, `GOP/s`, `Gelem/s`, `ns`, `s`.
     pub unit: &'static str,
     /// Typical call of the subject, in ns.
     pub subject_ns: Option<f64>,
@@ -63,7 +63,10 @@ pub fn rows(recording: &Recording, verdict: &Verdict) -> Vec<Row> {
 
 fn timed(comparison: &Comparison, agreement: Option<&AgreementRow>, work: &Work) -> Row {
     let (unit, amount) = unit_of(&comparison.workload, work);
-    let value = |ns: Option<f64>| ns.map(|ns| amount.map_or(ns, |amount| amount / ns));
+    let value = |ns: Option<f64>| match unit {
+        "s" => ns.map(|ns| ns * 1e-9),
+        _ => ns.map(|ns| amount.map_or(ns, |amount| amount / ns)),
+    };
     Row {
         workload: comparison.workload.clone(),
         subject: comparison.subject.clone(),
@@ -123,6 +126,7 @@ fn unit_of(workload: &str, work: &Work) -> (&'static str, Option<f64>) {
         "quantize" | "dequantize" | "activation" => ("Gelem/s", Some(work.weights as f64)),
         "matmul" | "linear" if work.ops >= 8 * work.weights => ("GOP/s", Some(work.ops as f64)),
         "matmul" | "linear" => ("GB/s", Some(work.bytes as f64)),
+        "build" => ("s", None),
         _ => ("ns", None),
     }
 }

@@ -104,7 +104,7 @@ fn standard_error(centres: &[f64]) -> Option<f64> {
 pub const ENOUGH_AA: usize = 8;
 
 /// Half width of the floor where there are fewer than [`ENOUGH_AA`] results: 2 %.
-const UNKNOWN_AA: f64 = 0.02;
+pub const FEW_AA_FLOOR: f64 = 0.02;
 
 /// s_AA is estimated by a MAD over about 12 values; this brings the miss rate back to alpha.
 const SMALL_SAMPLE: f64 = 1.13;
@@ -126,7 +126,7 @@ pub fn aa_scale(history: &[f64]) -> Result<Option<f64>, StatsError> {
 pub fn aa_floor(history: &[f64], own: Option<f64>, alpha: f64) -> Result<f64, StatsError> {
     match aa_scale(history)? {
         Some(scale) if history.len() >= ENOUGH_AA => Ok(SMALL_SAMPLE * normal_quantile(1.0 - alpha)? * scale),
-        _ => Ok(own.map_or(UNKNOWN_AA, |own| UNKNOWN_AA.max(own.abs()))),
+        _ => Ok(own.map_or(FEW_AA_FLOOR, |own| FEW_AA_FLOOR.max(own.abs()))),
     }
 }
 

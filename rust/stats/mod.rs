@@ -33,7 +33,7 @@ mod suite;
 pub use batches::{batch_half_width, unpaired_difference};
 pub use binomial::binomial_upper;
 pub use blocks::{BlockRatios, Column, block_minima_log_ratios};
-pub use effect::{ENOUGH_AA, Effect, aa_floor, aa_scale, effect};
+pub use effect::{ENOUGH_AA, Effect, FEW_AA_FLOOR, aa_floor, aa_scale, effect};
 pub use hodges_lehmann::{MAX_OBSERVATIONS, hodges_lehmann};
 pub use normal::normal_quantile;
 pub use power::{Design, Spread, best_blocks_per_launch, launches_needed, minimum_detectable_effect, spread};

@@ -67,6 +67,7 @@ def test_the_second_interruption_does_not_wait(tmp_path: Path) -> None:
         text=True,
     ) as process:
         assert process.stderr
+        assert "can confirm here" in process.stderr.readline()
         assert process.stderr.readline().startswith("[1/")
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline().startswith("interrupted: finishing the current step")

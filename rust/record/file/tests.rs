@@ -87,6 +87,8 @@ pub(in crate::record) fn built() -> Recording {
             samples_per_block: 1,
             budget_s: 1.5,
             stop_rule: "fixed".into(),
+            meter: Meter::WallNs,
+            counter: String::new(),
             extra: Extra::new(),
         },
         fingerprint: Fingerprint {

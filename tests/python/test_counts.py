@@ -1,0 +1,117 @@
+"""Instruction counts, CPU time and build times from the command line. No assertion is about speed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import bitnet_perfgate as perfgate
+from conftest import REPOSITORY, Cli, assert_refused
+
+PRODUCT = "matmul/i2_s/640x2560/b1/t1/hot"
+SMALL = ("--workload", PRODUCT, "--workload", "dequantize/i2_s/640x2560")
+FOLDER = REPOSITORY / "docs" / "schemas"
+
+
+def rule(verdict: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(row for row in verdict["rules"] if row["name"] == name)
+    return found
+
+
+def checked(name: str, document: dict[str, Any]) -> None:
+    """Holds a document to its published schema, and its fields to those the schema names."""
+    schema = json.loads((FOLDER / f"{name}-1.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(document)
+    assert set(document) <= set(schema["properties"])
+    if name == "recording":
+        assert set(document["plan"]) <= set(schema["properties"]["plan"]["properties"])
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_counts_are_recorded_accepted_and_compared_with(cli: Cli, tmp_path: Path) -> None:
+    done = cli("run", *SMALL, "--counts", "instructions", "--output", "a.json", "-q")
+    recording = json.loads((tmp_path / "a.json").read_text())
+    checked("recording", recording)
+    assert recording["plan"]["meter"] == "instructions"
+    assert recording["plan"]["counter"] in {"perf-event", "callgrind"}
+    assert {series["meter"] for series in recording["series"]} == {"instructions"}
+    verdict = json.loads((tmp_path / "a.verdict.json").read_text())
+    checked("verdict", verdict)
+    assert rule(verdict, "reference-speed")["verdict"] is None
+    assert "nothing was timed" in verdict["summary"] or verdict["verdict"] != "pass"
+    accepted = cli("baseline", "accept", "a.json", "--why", "first", "--baseline", "b")
+    assert accepted.returncode == 0, accepted.stderr
+    done = cli("gate", *SMALL, "--counts", "instructions", "--baseline", "b", "--format", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads(done.stdout)
+    rows = [row for row in verdict["comparisons"] if row["required"] and row["against"] == "baseline"]
+    assert len(rows) == 2
+    assert all(row["verdict"] == "pass" and abs(row["ratio"] - 1) < 0.001 for row in rows)
+    # What was counted is no evidence about time.
+    done = cli("gate", *SMALL, "--counts", "cpu", "--baseline", "b", "--format", "json")
+    assert done.returncode == 3, done.stdout
+
+
+def test_counting_without_a_counter_says_why(cli: Cli) -> None:
+    done = cli("run", *SMALL, "--counts", "instructions", "--dry-run", PATH="/nowhere")
+    if done.returncode != 0:
+        assert_refused(done, "instructions cannot be counted", "valgrind is not installed")
+
+
+def test_cpu_time_is_the_judged_meter(cli: Cli) -> None:
+    done = cli("run", *SMALL, "--counts", "cpu", "--format", "json", "--output", "c.json")
+    verdict = json.loads(done.stdout)
+    checked("verdict", verdict)
+    assert {row["meter"] for row in verdict["comparisons"]} == {"thread_cpu_ns"}
+    assert verdict["power"]["workload"] in SMALL
+
+
+def test_how_small_a_slow_down_can_be_seen_is_said_before(cli: Cli) -> None:
+    done = cli("run", *SMALL, "--output", "p.json")
+    assert "5 launches of 12 blocks can confirm here is not known" in done.stderr
+    assert "What this run could see" in done.stdout
+
+
+def project(folder: Path, body: str = "pub fn one() -> u32 { 1 }\n") -> Path:
+    (folder / "p" / "src").mkdir(parents=True)
+    manifest = '[package]\nname = "small"\nversion = "0.1.0"\nedition = "2021"\n[workspace]\n'
+    (folder / "p" / "Cargo.toml").write_text(manifest)
+    (folder / "p" / "src" / "lib.rs").write_text(body)
+    return folder / "p"
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not installed")
+def test_build_times_are_recorded_and_judged_against_accepted_ones(cli: Cli, tmp_path: Path) -> None:
+    project(tmp_path)
+    timed = ("build-time", "p", "--repeats", "2", "--baseline", "b", "--format", "json")
+    done = cli(*timed, "--output", "a.json")
+    assert done.returncode == 3, done.stderr
+    verdict = json.loads(done.stdout)
+    checked("verdict", verdict)
+    assert "holds no baseline" in rule(verdict, "build-time")["reason"]
+    assert verdict["route"]["next"] == "review-performance-benchmark"
+    recording = json.loads((tmp_path / "a.json").read_text())
+    checked("recording", recording)
+    assert [row["id"] for row in recording["plan"]["workloads"]] == ["build/clean", "build/incremental"]
+    assert all(len(series["value_ns"]) == 2 for series in recording["series"])
+    # An earlier recording that took longer: neutral, because one day says too little of days.
+    for series in recording["series"]:
+        series["value_ns"] = [2 * ns + 1 for ns in series["value_ns"]]
+    (tmp_path / "same.json").write_text(json.dumps(recording))
+    done = cli("compare", "same.json", "a.json", "--format", "json")
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (3, "neutral")
+    human = cli("build-time", "p", "--repeats", "1", "--baseline", "b", "--output", "h.json")
+    assert human.returncode == 3
+    assert "build/incremental" in human.stdout or "build-time" in human.stdout
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo is not installed")
+def test_what_does_not_build_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    project(tmp_path, "pub fn one() -> u32 { true }\n")
+    assert_refused(cli("build-time", "p"), "cargo", "build --offline --quiet failed")
+    assert_refused(cli("build-time", "none"), "none")
+    (tmp_path / "empty").mkdir()
+    assert_refused(cli("build-time", "empty"), "Cargo.toml is missing")
