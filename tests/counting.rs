@@ -49,10 +49,10 @@ fn main() {
     };
     let equal = counted(kind, &TEN, &Baseline::NotAsked, None);
     what_is_counted_is_said(&equal, kind);
-    let again = counted(kind, &TEN, &sessions(&[equal.recording.clone()]), None);
+    let again = counted(kind, &TEN, &sessions(std::slice::from_ref(&equal.recording)), None);
     counts_repeat(&equal.recording, &again.recording);
     equal_sides_pass(&again);
-    let baseline = sessions(&[equal.recording]);
+    let baseline = sessions(std::slice::from_ref(&equal.recording));
     one_of_ten_is_red_and_named(&counted(kind, &TEN, &baseline, Some(0.20)));
     six_percent_is_seen(&counted(kind, &[SLOWED], &baseline, Some(0.06)));
     println!("counting: counted by {}: all hold", kind.name());
