@@ -304,3 +304,54 @@ fn damaged_documents_never_panic() {
         }
     }
 }
+
+/// A storm seen by wall time alone: three samples of four are disturbed, by 150 % on average. Judged by longer blocks, equal sides
+/// are seen to be equal in most trials, never red in more than a few, and 10 % never pass.
+#[test]
+fn storms_of_wall_time_alone() {
+    let simulate = |rng: &mut Rng, slow: f64| {
+        let side = |rng: &mut Rng, factor: f64| -> Vec<f64> {
+            let one = |rng: &mut Rng| {
+                let disturbed = rng.below(4) > 0;
+                let burst = if disturbed { -1.5 * (1.0 - rng.unit_f64()).ln() } else { 0.0 };
+                1e6 * factor * (0.01 * rng.normal()).exp() * (1.0 + burst)
+            };
+            (0..180).map(|_| one(rng)).collect()
+        };
+        let (baseline, candidate) = (side(rng, 1.0), side(rng, 1.0 + slow));
+        let value = json!({"baseline": baseline, "candidate": candidate, "mode": "intpin"});
+        Trial::from_json(&value).expect("a trial")
+    };
+    let mut rng = Rng::for_part(11, "storms");
+    let mut count = |slow: f64| {
+        let answers: Vec<Answer> = (0..200).map(|_| judged(&simulate(&mut rng, slow), &[]).verdict).collect();
+        [Answer::Pass, Answer::Neutral, Answer::Fail]
+            .map(|wanted| answers.iter().filter(|a| **a == wanted).count())
+    };
+    let [equal, limit, slow] = [0.0, 0.05, 0.10].map(&mut count);
+    println!("pass, neutral, fail of 200: equal {equal:?}, +5 % {limit:?}, +10 % {slow:?}");
+    assert!(equal[1] < 60, "neutral at equal sides {equal:?}");
+    // 1 % of 200 is 2; more than 8 would be four standard deviations beyond.
+    assert!(equal[2] <= 8 && slow[0] <= 8, "{equal:?} {slow:?}");
+    assert!(slow[2] > 160, "{slow:?}");
+}
+
+/// The real trials without their CPU times: fewer answers are possible, and none of them is wrong.
+#[test]
+fn real_trials_by_wall_time_alone_are_never_judged_wrong() {
+    let mut neutral = 0;
+    for (id, mut trial) in real() {
+        trial.baseline.cpu_ns = None;
+        trial.candidate.cpu_ns = None;
+        let verdict = judged(&trial, &[]);
+        assert_eq!(verdict.meter, "wall");
+        neutral += u32::from(verdict.verdict == Answer::Neutral);
+        match id.split(' ').nth(1).expect("a slow-down") {
+            "+0" => assert_ne!(verdict.verdict, Answer::Fail, "{id}: {verdict:?}"),
+            "+10" | "+15" => assert_ne!(verdict.verdict, Answer::Pass, "{id}: {verdict:?}"),
+            _ => {}
+        }
+    }
+    println!("{neutral} of 45 are neutral");
+    assert!(neutral < 23, "{neutral}");
+}

@@ -33,6 +33,12 @@ const SAMPLES_PER_BLOCK: usize = 3;
 /// More blocks than this say no more, and their pairs cost time: blocks grow instead.
 const MOST_BLOCKS: usize = 240;
 
+/// Blocks of a trial of wall time alone, while they are no longer than [`LONGEST_WALL_BLOCK`].
+const WALL_BLOCKS: usize = 24;
+
+/// Longer blocks would no longer be short against drift.
+const LONGEST_WALL_BLOCK: usize = 12;
+
 /// Batches of one launch.
 const BATCHES: usize = 10;
 
@@ -306,9 +312,14 @@ fn estimate(trial: &Trial, alpha: f64) -> Result<Estimated, String> {
         .ok_or_else(|| format!("{fewest} samples are too few for an interval"))
 }
 
-/// Samples per block: few samples stay themselves, many make larger blocks.
-fn block_length(samples: usize) -> usize {
-    if samples < 8 * SAMPLES_PER_BLOCK { 1 } else { SAMPLES_PER_BLOCK.max(samples.div_ceil(MOST_BLOCKS)) }
+/// Samples per block: few samples stay themselves, many make larger blocks. Wall time alone needs longer ones: in a storm three
+/// samples in a row are often all disturbed, and then their minimum is no better than they are.
+fn block_length(samples: usize, meter: &str) -> usize {
+    if samples < 8 * SAMPLES_PER_BLOCK {
+        return 1;
+    }
+    let of_wall = if meter == "wall" { samples.div_ceil(WALL_BLOCKS).min(LONGEST_WALL_BLOCK) } else { 0 };
+    SAMPLES_PER_BLOCK.max(of_wall).max(samples.div_ceil(MOST_BLOCKS))
 }
 
 fn paired(
@@ -318,7 +329,7 @@ fn paired(
     alpha: f64,
 ) -> Result<Option<Estimated>, StatsError> {
     let launch_of = |i: usize| trial.launch.get(i).copied().unwrap_or(0);
-    let length = block_length(baseline.len());
+    let length = block_length(baseline.len(), meter(trial));
     // A block never reaches over a launch's end: numbers start anew in each, and incomplete blocks are left out.
     let mut block = Vec::with_capacity(baseline.len());
     let mut filled: Vec<u64> = Vec::new();
@@ -358,7 +369,7 @@ fn unpaired(
     candidate: &[f64],
     alpha: f64,
 ) -> Result<Option<Estimated>, StatsError> {
-    let length = block_length(baseline.len().min(candidate.len()));
+    let length = block_length(baseline.len().min(candidate.len()), meter(trial));
     let minima = |values: &[f64]| -> Vec<f64> {
         values
             .chunks_exact(length)

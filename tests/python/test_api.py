@@ -122,6 +122,8 @@ def test_progress_is_told_in_order_and_may_stop() -> None:
     result = gate.run(workloads=[PRODUCT, DEQUANTIZE], progress=watch)
     assert result.recording.incomplete == "interrupted"
     assert result.verdict.verdict != "pass"  # what was measured may already show a failure
+    assert [phase for *_, phase in told].index("plan") == 0
+    assert "can confirm" in told.pop(0)[3]
     assert {what for _, _, _, what, _ in told} == {PRODUCT}
     assert [done + fraction for done, _, fraction, _, _ in told] == sorted(
         done + f for done, _, f, _, _ in told

@@ -267,7 +267,9 @@ def test_every_width_is_survived(cli: Cli) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert "cpp-portable" in done.stdout
     code = cli("run", *SMALL, "-v", COLUMNS="40")
-    assert code.stderr.startswith("[1/"), code.stderr
+    foretold, _, steps = code.stderr.partition("\n")
+    assert "can confirm" in foretold
+    assert steps.startswith("[1/"), code.stderr
     assert code.stdout.count("Speed of ") == 3
 
 
