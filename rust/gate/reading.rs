@@ -56,11 +56,11 @@ pub enum VerdictError {
     },
 }
 
-/// Reads the verdict at `path`.
+/// Reads the verdict at `path`, and its text: what a later version wrote into it is in the text alone.
 ///
 /// # Errors
 /// Every [`VerdictError`] but the last; never a panic, whatever the bytes.
-pub fn read_verdict(path: &Path) -> Result<Verdict, VerdictError> {
+pub fn read_verdict(path: &Path) -> Result<(Verdict, String), VerdictError> {
     let io = |source| VerdictError::Io { path: path.to_owned(), source };
     let mut content = Vec::new();
     let file = std::fs::File::open(path).map_err(io)?;
@@ -68,7 +68,9 @@ pub fn read_verdict(path: &Path) -> Result<Verdict, VerdictError> {
     if content.len() as u64 > MAX_VERDICT_BYTES {
         return Err(VerdictError::TooLarge { path: path.to_owned() });
     }
-    parse_verdict(path, &content)
+    let verdict = parse_verdict(path, &content)?;
+    let text = String::from_utf8(content).map_err(|error| io(std::io::Error::other(error)))?;
+    Ok((verdict, text))
 }
 
 /// The same from bytes in memory; `path` names them in errors.

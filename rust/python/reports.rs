@@ -17,22 +17,23 @@ fn documents(recording: &str, verdict: &str) -> PyResult<(Recording, Verdict)> {
     Ok((recording, verdict))
 }
 
-/// Reads the verdict at `path`, and refuses one that does not belong to `recording` (JSON text). Returns it as JSON text.
+/// Reads the verdict at `path`, and refuses one that does not belong to `recording` (JSON text). Returns its
+/// JSON text as it stands there.
 #[pyfunction]
 fn load_verdict(py: Python<'_>, path: PathBuf, recording: &str) -> PyResult<String> {
     guarded(py, || {
         let recording = record::parse_recording(Path::new("recording"), recording.as_bytes())
             .map_err(|why| typed_error(&why))?;
-        let verdict = reading::read_verdict(&path).map_err(|why| typed_error(&why))?;
+        let (verdict, text) = reading::read_verdict(&path).map_err(|why| typed_error(&why))?;
         reading::check_belongs(&path, &verdict, &recording).map_err(|why| typed_error(&why))?;
-        json(&verdict)
+        Ok(text)
     })
 }
 
 /// The name of the recording that the verdict at `path` is about, if it says one.
 #[pyfunction]
 fn recording_of(py: Python<'_>, path: PathBuf) -> PyResult<Option<String>> {
-    guarded(py, || Ok(reading::read_verdict(&path).map_err(|why| typed_error(&why))?.recording))
+    guarded(py, || Ok(reading::read_verdict(&path).map_err(|why| typed_error(&why))?.0.recording))
 }
 
 /// The sections of the report of a recording and its verdict (JSON texts), as JSON text.

@@ -24,6 +24,7 @@ class Fault:
     drop: bool = False
     after: bool = False
     """The request is carried out, and its answer is lost."""
+    message: str = ""
 
 
 class FakeGitHub:
@@ -178,7 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
         else:
-            self._send(fault.status, {"message": f"made to fail with {fault.status}"}, fault.headers)
+            self._send(
+                fault.status, {"message": fault.message or f"made to fail with {fault.status}"}, fault.headers
+            )
 
     do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
 

@@ -165,6 +165,13 @@ def test_what_does_not_pass_is_said_and_changes_nothing(
     assert (github.check_runs, github.comments) == ([], [])
 
 
+def test_a_server_that_repeats_the_token_is_not_quoted(
+    small_run: perfgate.Result, github: FakeGitHub, ci: dict[str, str]
+) -> None:
+    github.faults.append(Fault("GET", "commits", 422, message=f"bad {TOKEN}\nhere"))
+    assert skipped(pull_request.post(small_run, ci)) == "GitHub answered 422: bad *** here"
+
+
 def test_another_apps_check_run_of_this_name_is_left_alone(
     small_run: perfgate.Result, github: FakeGitHub, ci: dict[str, str]
 ) -> None:

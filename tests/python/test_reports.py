@@ -98,6 +98,13 @@ def test_a_saved_verdict_is_rendered_in_every_format(cli: Cli, saved: Path) -> N
         perfgate.report(saved, format="pdf")
 
 
+def test_what_a_later_version_wrote_is_kept(cli: Cli, saved: Path) -> None:
+    data = {**json.loads(saved.read_text()), "of_tomorrow": {"x": [1.5]}}
+    saved.write_text(json.dumps(data))
+    assert json.loads(cli("report", saved, "--format", "json").stdout) == data
+    assert cli("report", saved, "--format", "markdown").returncode == 0
+
+
 def test_output_is_a_file_and_replaces_no_input(cli: Cli, saved: Path, tmp_path: Path) -> None:
     done = cli("report", saved, "--format", "markdown", "--output", "r.md")
     assert (done.returncode, done.stdout) == (0, "")
