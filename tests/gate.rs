@@ -17,6 +17,23 @@ const BLOCKS: u32 = 24;
 const SUBJECT: &str = "rust-avx2";
 const REFERENCE: &str = "cpp-avx2";
 
+/// The defaults, but for whole models: these recordings have none.
+fn policy() -> Policy {
+    let mut policy = Policy::default();
+    policy.required.categories.retain(|category| category != "inference");
+    policy
+}
+
+/// Without a word from a policy file, a run that left whole models out is no pass.
+#[test]
+fn whole_models_are_required_by_default() {
+    let verdict = judge(&Case::alone(&recording(1.0, 0.002), &Policy::default()));
+    assert_eq!(verdict.verdict, Answer::Neutral, "{}", verdict.summary);
+    let said = verdict.validation.iter().any(|row| !row.ok && row.reason.contains("inference"));
+    assert!(said, "{:?}", verdict.validation);
+    assert_eq!(judge(&Case::alone(&recording(1.0, 0.002), &policy())).verdict, Answer::Pass);
+}
+
 /// A recording of two workloads in which rust-avx2 takes `ratio` times the time of cpp-avx2, with noise of `spread`.
 fn recording(ratio: f64, spread: f64) -> Recording {
     let backend = |name: &str| Backend { name: name.into(), optimisation: "3".into(), ..Backend::default() };
@@ -113,7 +130,7 @@ fn sides(workload: &str, ratio: f64, spread: f64) -> Vec<Series> {
 
 fn judged(recording: &Recording) -> Verdict {
     recording.check().expect("a legal recording");
-    judged_by(recording, &Policy::default())
+    judged_by(recording, &policy())
 }
 
 fn judged_by(recording: &Recording, policy: &Policy) -> Verdict {
@@ -167,7 +184,7 @@ fn noise_around_the_limit_is_neutral_not_pass() {
 fn likely_fails_unless_strict() {
     let recording = recording(1.14, 0.10);
     let verdict = judged(&recording);
-    let strict = judged_by(&recording, &Policy { strict: true, ..Policy::default() });
+    let strict = judged_by(&recording, &Policy { strict: true, ..policy() });
     let likely = |verdict: &Verdict| -> Vec<Option<Answer>> {
         let likely = verdict.comparisons.iter().filter(|c| c.certainty == Certainty::Likely);
         likely.map(|comparison| comparison.verdict).collect()
@@ -580,7 +597,7 @@ fn broken_evidence_never_passes() {
     for (name, spoil, rule, answer, words) in table {
         let mut broken = recording(1.0, 0.01);
         spoil(&mut broken);
-        let verdict = judged_by(&broken, &Policy::default());
+        let verdict = judged_by(&broken, &policy());
         assert_ne!(verdict.verdict, Answer::Pass, "{name} passed");
         let reason = reason(&verdict, rule, answer);
         assert!(reason.contains(words), "{name}: {reason}");
@@ -612,7 +629,7 @@ fn broken_baselines_never_pass() {
             sessions,
             void: void.map(|mismatch| mismatch.to_string()),
         };
-        let policy = Policy::default();
+        let policy = policy();
         judge(&Case { baseline: &baseline, ..Case::alone(today, &policy) })
     };
     let whole = || {
@@ -788,7 +805,7 @@ fn builds_are_judged_against_accepted_builds() {
     let judged = |today: &Recording, sessions: &[Recording]| {
         today.check().expect("a legal recording");
         let baseline = Baseline::Sessions { name: "builds".into(), sessions, void: None };
-        let policy = Policy::default();
+        let policy = policy();
         judge(&Case { baseline: &baseline, ..Case::alone(today, &policy) })
     };
     let days: Vec<Recording> = (0..4).map(|day| built(day, 1.0, 3)).collect();
@@ -808,7 +825,7 @@ fn builds_are_judged_against_accepted_builds() {
         assert!(reason(&verdict, "build-time", answer).contains(words), "{name}: {:#?}", verdict.rules);
         assert_eq!(verdict.required, ["build"]);
     }
-    let missing = judge(&Case::alone(&built(77, 1.0, 3), &Policy::default()));
+    let missing = judge(&Case::alone(&built(77, 1.0, 3), &policy()));
     assert_eq!(missing.verdict, Answer::Neutral, "no baseline is no pass");
     let mut broken_off = built(77, 1.0, 3);
     broken_off.series[1] = first_launches(&broken_off.series[1], 2);
@@ -853,7 +870,7 @@ fn agreement_alone_can_pass_and_says_so() {
     let mut recording = recording(1.0, 0.01);
     recording.series.clear();
     recording.plan.launches = 0;
-    let verdict = judged_by(&recording, &Policy::default());
+    let verdict = judged_by(&recording, &policy());
     assert_eq!(verdict.verdict, Answer::Pass, "{:#?}", verdict.rules);
     assert!(verdict.summary.contains("nothing was timed"), "{}", verdict.summary);
 }

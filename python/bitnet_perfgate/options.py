@@ -19,9 +19,7 @@ Model = Annotated[
 ]
 Category = Annotated[
     list[str] | None,
-    typer.Option(
-        "--category", metavar="NAME", help="quantization, kernels or mixed_precision; repeatable."
-    ),
+    typer.Option("--category", metavar="NAME", help="quantization, kernels or mixed_precision; repeatable."),
 ]
 WorkloadIds = Annotated[
     list[str] | None, typer.Option("--workload", metavar="ID", help="As `list` names them; repeatable.")

@@ -350,7 +350,7 @@ fn perform(
     let inputs = task.inputs(request.seed).map_err(|why| oracle_failed(why.into()))?;
     let first_copy = inputs.one_copy();
     let expecting = expectation(workload, (cast, order));
-    let mut oracle = workload.prepare(&first_copy, expecting).map_err(oracle_failed)?;
+    let mut oracle = workload.on_one_thread().prepare(&first_copy, expecting).map_err(oracle_failed)?;
     oracle.run().map_err(oracle_failed)?;
     let plan = request.timing.as_ref().filter(|_| task.timed);
     let mut agreed = Vec::new();

@@ -147,7 +147,10 @@ impl Default for Policy {
 
 impl Default for Required {
     fn default() -> Self {
-        Self { categories: vec!["quantization".into(), "kernels".into()], backends: Vec::new() }
+        Self {
+            categories: ["quantization", "kernels", "inference"].map(str::to_owned).into(),
+            backends: Vec::new(),
+        }
     }
 }
 

@@ -197,6 +197,19 @@ impl Workload {
         Self { id: kind.id(), category, class, work: kind.work(), kind, contract: Contract::Exact }
     }
 
+    /// The same work on one thread, under the same id and hence over the same inputs: what is expected of any number.
+    pub fn on_one_thread(&self) -> Self {
+        let mut alone = self.clone();
+        match &mut alone.kind {
+            Kind::Matmul { threads, .. }
+            | Kind::Linear { threads, .. }
+            | Kind::MixedPrecision { threads, .. }
+            | Kind::Inference(Inference { threads, .. }) => *threads = 1,
+            Kind::Quantize { .. } | Kind::Dequantize { .. } | Kind::Activation { .. } | Kind::Overhead => {}
+        }
+        alone
+    }
+
     /// A whole model of a real file: `file:<hash>/<id>`.
     pub fn of_file(work: Inference, file_hash8: &str) -> Self {
         let workload = Self::new(Kind::Inference(work));
