@@ -319,16 +319,13 @@ pub(super) fn scores_f16<H: Halves>(keys: &[f16], q: &[f32], multiplier: f32, sc
     }
 }
 
+/// Written out with fixed sizes: a loop over halves is left as a loop over memory.
 #[inline(always)]
-fn added_in_halves(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for l in 0..half {
-            lanes[l] += lanes[l + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
+fn added_in_halves(lanes: [f32; LANES]) -> f32 {
+    let by_16: [f32; 16] = std::array::from_fn(|l| lanes[l] + lanes[l + 16]);
+    let by_8: [f32; 8] = std::array::from_fn(|l| by_16[l] + by_16[l + 8]);
+    let by_4: [f32; 4] = std::array::from_fn(|l| by_8[l] + by_8[l + 4]);
+    (by_4[0] + by_4[2]) + (by_4[1] + by_4[3])
 }
 
 #[inline(always)]
