@@ -25,7 +25,7 @@ def show_info(console: Console, document: Document, verbose: bool) -> None:
     if document["runs"]:
         sides = (
             f"{document['layers']} layers, hidden {document['hidden']}, ffn {document['ffn']}, "
-            f"{document['heads']} heads of {document['head_dim']} ({document['kv_heads']} of keys and values)",
+            f"{document['heads']} heads of {document['head_dim']}, {document['kv_heads']} of keys and values",
             f"vocabulary {document['vocab']}, context {document['context']}, head {document['head_type']}",
             f"{document['ternary_weights']:,} ternary weights, {document['bytes']:,} bytes in all",
         )
@@ -50,8 +50,8 @@ def show_generated(console: Console, document: Document) -> None:
     rate = f", then {document['decoded'] / seconds:.1f} tokens/s" if document["decoded"] and seconds else ""
     console.print(
         Text(
-            f"{document['backend']}, {document['threads']} thread(s): {len(document['prompt'])} tokens of the prompt in "
-            f"{document['prefill_ns'] * 1e-6:.1f} ms{rate} (one run, no measurement)"
+            f"{document['backend']}, {document['threads']} thread(s): "
+            f"{len(document['prompt'])} tokens of the prompt in {document['prefill_ns'] * 1e-6:.1f} ms{rate} (one run, no measurement)"
         )
     )
 
@@ -61,8 +61,8 @@ def show_trace(console: Console, document: Document, verbose: bool) -> None:
     many = "one at a time" if document["mode"] == "step" else "at once"
     console.print(
         Text(
-            f"{document['subject']} against {document['reference']}, {len(document['tokens'])} tokens {many}, "
-            f"rounding {document['numerics']}, cache {document['cache']}"
+            f"{document['subject']} against {document['reference']}, "
+            f"{len(document['tokens'])} tokens {many}, rounding {document['numerics']}, cache {document['cache']}"
         )
     )
     first = document["first"]
@@ -81,8 +81,8 @@ def show_trace(console: Console, document: Document, verbose: bool) -> None:
             lines(
                 (
                     f"{first['name']} (layer {first['layer']}, {first['operation']})",
-                    f"at position {first['position']}, value {first['index']}: reference {first['reference']:.9g}, "
-                    f"subject {first['subject']:.9g}",
+                    f"at position {first['position']}, value {first['index']}: "
+                    f"reference {first['reference']:.9g}, subject {first['subject']:.9g}",
                 )
             ),
         )

@@ -1,4 +1,4 @@
-"""Model files: which ternary layout is this, a synthetic one, what one holds, tokens from it, and where engines part."""
+"""Model files: their layout, synthetic ones, what one holds, tokens from it, and where two engines part."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def model_info(path: str | os.PathLike[str]) -> Document:
     """What a model file holds, and whether the engines here run it.
 
     Returns:
-        ``architecture``, ``name``, ``bytes``; ``types``, tensors and bytes of each type; ``tensors``, each with its
-        name, type, sides (K first) and bytes; ``runs``, and either the sides of the model or ``why_not``.
+        ``architecture``, ``name``, ``bytes``; ``types``, tensors and bytes of each type; ``tensors``, each
+        with its name, type, sides (K first) and bytes; ``runs``, and either the model's sides or ``why_not``.
 
     Raises:
         InputError: not a GGUF file.
@@ -113,8 +113,8 @@ def generate(
         progress: told tokens chosen and tokens in all.
 
     Returns:
-        ``tokens``, the ids chosen; ``prefill_ns`` for the prompt, ``decode_ns`` for the ``decoded`` tokens after the
-        first one, which comes out of the prompt. One run is no measurement: `run` measures.
+        ``tokens``, the ids chosen; ``prefill_ns`` for the prompt, ``decode_ns`` for the ``decoded`` tokens
+        after the first one, which comes out of the prompt. One run is no measurement: `run` measures.
 
     Raises:
         InputError: not a model that engines run; a token that is none of its; a context that is too short.
@@ -158,17 +158,17 @@ def trace(
         reference: whose engine it is held against; the fastest C++ one by default.
         subject_model: another file for the subject, of the same sides: two conversions of one model.
         step: one token at a time, instead of all at once.
-        bound: a difference counts from this share of an intermediate's root mean square on; 0 demands equal bits.
+        bound: a difference counts from this share of an intermediate's root mean square on; 0: equal bits.
         threads: of both engines.
         numerics: ``ggml``, rounding where bitnet.cpp does, or ``pure-f32``.
         cache: of keys and values, ``f16`` or ``f32``.
         plugins: shared libraries whose backends may be named.
 
     Returns:
-        ``parted``; ``first``, where: name, layer, operation, position, index and both values; ``operations`` in the
-        order of computing, each with ``max_abs``, ``relative`` (norm of the difference over the norm), ``differing``
-        values and ``codes_flipped`` of what a linear layer quantises; ``logits``: tokens with equal ``top1`` and
-        ``top5``, Kullback-Leibler divergence in nats, the largest difference.
+        ``parted``; ``first``, where: name, layer, operation, position, index and both values; ``operations``
+        in the order of computing, each with ``max_abs``, ``relative`` (norm of the difference over the norm),
+        ``differing`` values and ``codes_flipped`` of what a linear layer quantises; ``logits``: tokens with
+        equal ``top1`` and ``top5``, Kullback-Leibler divergence in nats, the largest difference.
 
     Raises:
         InputError: not a model that engines run; an unknown backend; a token that is none of the model's.
