@@ -48,23 +48,19 @@ def show_generated(console: Console, document: Document) -> None:
     console.print(Text(" ".join(str(token) for token in document["tokens"])))
     seconds = document["decode_ns"] * 1e-9
     rate = f", then {document['decoded'] / seconds:.1f} tokens/s" if document["decoded"] and seconds else ""
-    console.print(
-        Text(
-            f"{document['backend']}, {document['threads']} thread(s): "
-            f"{len(document['prompt'])} tokens of the prompt in {document['prefill_ns'] * 1e-6:.1f} ms{rate} (one run, no measurement)"
-        )
-    )
+    who = f"{document['backend']}, {document['threads']} thread(s)"
+    prefill = f"{len(document['prompt'])} tokens of the prompt in {document['prefill_ns'] * 1e-6:.1f} ms"
+    console.print(Text(f"{who}: {prefill}{rate} (one run, no measurement)"))
 
 
 def show_trace(console: Console, document: Document, verbose: bool) -> None:
     """Where two engines part: the map, the table, the logits."""
     many = "one at a time" if document["mode"] == "step" else "at once"
-    console.print(
-        Text(
-            f"{document['subject']} against {document['reference']}, "
-            f"{len(document['tokens'])} tokens {many}, rounding {document['numerics']}, cache {document['cache']}"
-        )
+    sides = f"{document['subject']} against {document['reference']}"
+    how = (
+        f"{len(document['tokens'])} tokens {many}, rounding {document['numerics']}, cache {document['cache']}"
     )
+    console.print(Text(f"{sides}, {how}"))
     first = document["first"]
     if first is None:
         equal = (
