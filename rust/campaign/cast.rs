@@ -79,7 +79,6 @@ impl Cast {
             absent.push(("cpp-*".into(), "C++ unavailable: this build lacks the cargo feature ffi".into()));
         }
         absent.push(("cuda".into(), "GPU backends are not part of this version".into()));
-        absent.push(("inference".into(), "whole-model workloads are not part of this version".into()));
         Self {
             oracle,
             others,
