@@ -3,7 +3,7 @@
 //! stored form u = 0, 1, 2 with int8 activations and adds four products to an int32 without saturation; sum(q) is taken
 //! off once per activation row. int32 sums may wrap on the way: the difference is right modulo 2^32, and it fits.
 //!
-//! Up to four activation rows (`direct`): 64 bytes are two blocks, so the activations are laid out once in the same
+//! Up to twelve activation rows (`direct`), four at a time: 64 bytes are two blocks, so the activations are laid out once in the same
 //! order, 256 columns as four vectors by group. Bits are cut out with an `affine` instruction that shifts and masks at
 //! once. Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd
 //! block ends the row with half a vector of zeros.
@@ -26,7 +26,11 @@ use i2s_avx2::{BLOCK, Lane};
 type Groups = [[i8; 64]; 4];
 
 /// Activation rows up to which unpacking for each product is faster than unpacking to a panel.
-const MAX_DIRECT_ROWS: usize = 4;
+const MAX_DIRECT_ROWS: usize = 12;
+/// Activation rows that meet four weight rows at a time: sixteen sums, and room for what they are made of.
+const TILE: usize = 4;
+/// Bytes of weights that stay in L1 while further activation rows meet them.
+const CHUNK_BYTES: usize = 32 << 10;
 /// How far ahead of its use a weight row is fetched, in bytes.
 const PREFETCH_BYTES: usize = 1536;
 /// Dwords of a block of one row.
@@ -40,8 +44,10 @@ struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    /// `[4, blocks / 2]`, rounded up
+    /// `[at most 12, blocks / 2]`, rounded up
     groups: Vec<Groups>,
+    /// Sums of those activation rows.
+    q_sums: [i32; MAX_DIRECT_ROWS],
     panel: Box<Panel>,
 }
 
@@ -50,6 +56,7 @@ pub(super) fn part<'a>(
     token: Avx512Vnni,
     weights: &Weights<'a>,
     rows: Range<usize>,
+    n_max: usize,
 ) -> Box<dyn Product + 'a> {
     let blocks = weights.layout().cols() / BLOCK;
     Box::new(I2s {
@@ -57,7 +64,8 @@ pub(super) fn part<'a>(
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        groups: vec![[[0; 64]; 4]; MAX_DIRECT_ROWS * blocks.div_ceil(2)],
+        groups: vec![[[0; 64]; 4]; n_max.min(MAX_DIRECT_ROWS) * blocks.div_ceil(2)],
+        q_sums: [0; MAX_DIRECT_ROWS],
         panel: Panel::new(),
     })
 }
@@ -65,15 +73,7 @@ pub(super) fn part<'a>(
 impl Product for I2s<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: the token proves that this CPU has these features.
-        unsafe {
-            match n {
-                1 => direct::<1>(self, q, out),
-                2 => direct::<2>(self, q, out),
-                3 => direct::<3>(self, q, out),
-                MAX_DIRECT_ROWS => direct::<4>(self, q, out),
-                _ => gemm(self, q, out),
-            }
-        }
+        unsafe { if n <= MAX_DIRECT_ROWS { direct(self, q, n, out) } else { gemm(self, q, out) } }
     }
 
     fn bytes(&self) -> usize {
@@ -81,20 +81,44 @@ impl Product for I2s<'_> {
     }
 }
 
-/// The results of `C` activation rows.
-#[inline(never)]
+/// The results of up to [`MAX_DIRECT_ROWS`] activation rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn direct<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
-    let I2s { codes, rows, blocks, ref mut groups, .. } = *weights;
-    let mut q_sums = [0; C];
-    for ((q_sum, q), groups) in
-        q_sums.iter_mut().zip(q.chunks_exact(blocks * BLOCK)).zip(groups.chunks_mut(blocks.div_ceil(2)))
-    {
+fn direct(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+    let I2s { codes, rows, blocks, ref mut groups, ref mut q_sums, .. } = *weights;
+    let pairs = blocks.div_ceil(2);
+    let laid_out = groups.chunks_mut(pairs).zip(&mut *q_sums);
+    for (q, (groups, q_sum)) in q.chunks_exact(blocks * BLOCK).zip(laid_out) {
         *q_sum = panel::sum(q);
         lay_out(q, groups);
     }
+    // As few tiles as fit, all of about the same size; with one, weights need not stay anywhere.
+    let step = n.div_ceil(n.div_ceil(TILE));
+    let chunk = if n > step { (CHUNK_BYTES / (blocks * 32)).max(4).next_multiple_of(4) } else { rows };
+    for row in (0..rows).step_by(chunk) {
+        let codes = &codes[row * blocks..][..chunk.min(rows - row) * blocks];
+        for first in (0..n).step_by(step) {
+            let q = (&groups[first * pairs..], &q_sums[first..]);
+            match step.min(n - first) {
+                1 => direct_columns::<1>((codes, blocks), q, (out, first, row)),
+                2 => direct_columns::<2>((codes, blocks), q, (out, first, row)),
+                3 => direct_columns::<3>((codes, blocks), q, (out, first, row)),
+                _ => direct_columns::<TILE>((codes, blocks), q, (out, first, row)),
+            }
+        }
+    }
+}
+
+/// Results `first`.. of `C` activation rows for the weight rows from `row` on that `codes` holds.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn direct_columns<const C: usize>(
+    (codes, blocks): (&[Lane], usize),
+    (groups, q_sums): (&[Groups], &[i32]),
+    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
+) {
+    let (rows, pairs) = (codes.len() / blocks, blocks.div_ceil(2));
     let mut q = [&groups[..0]; C];
-    for (q, groups) in q.iter_mut().zip(groups.chunks(blocks.div_ceil(2))) {
+    for (q, groups) in q.iter_mut().zip(groups.chunks(pairs)) {
         *q = groups;
     }
     let quarter = rows / 4;
@@ -102,16 +126,16 @@ fn direct<const C: usize>(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_,
         let four = [0, 1, 2, 3].map(|stream| &codes[(stream * quarter + i) * blocks..][..blocks]);
         let dots = direct_rows(four, q);
         for c in 0..C {
-            let out = out.of(c);
+            let out = &mut out.of(first + c)[row..];
             for (stream, dot) in add_lanes([0, 1, 2, 3].map(|r| dots[r][c])).into_iter().enumerate() {
                 out[stream * quarter + i] = dot.wrapping_sub(q_sums[c]);
             }
         }
     }
-    for row in 4 * quarter..rows {
-        let [dots] = direct_rows([&codes[row * blocks..][..blocks]], q);
-        for c in 0..C {
-            out.of(c)[row] = _mm512_reduce_add_epi32(dots[c]).wrapping_sub(q_sums[c]);
+    for i in 4 * quarter..rows {
+        let [dots] = direct_rows([&codes[i * blocks..][..blocks]], q);
+        for (c, dots) in dots.into_iter().enumerate() {
+            out.of(first + c)[row + i] = _mm512_reduce_add_epi32(dots).wrapping_sub(q_sums[c]);
         }
     }
 }

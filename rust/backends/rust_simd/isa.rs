@@ -109,7 +109,7 @@ impl Isa for Avx512Vnni {
 
     fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
         if weights.layout().format() == WeightFormat::I2S {
-            return i2s_avx512vnni::part(self, weights, rows);
+            return i2s_avx512vnni::part(self, weights, rows, n_max);
         }
         tiled((self.avx2(), Multiplier::Avx512Vnni(self)), weights, rows, n_max)
     }
