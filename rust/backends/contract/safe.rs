@@ -245,6 +245,10 @@ impl Backend for ContractBackend {
         self.availability.clone()
     }
 
+    fn threads(&self) -> usize {
+        if self.api.capabilities & u64::from(sys::BNB_CAP_THREADS) != 0 { usize::MAX } else { 1 }
+    }
+
     fn quantize_weights(
         &self,
         layout: &Layout,
