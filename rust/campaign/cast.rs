@@ -172,6 +172,14 @@ impl Cast {
         self.counter.is_some() && self.required.iter().any(|required| required == name)
     }
 
+    /// Whether a backend takes part only to be shown: built in, required by no rule and asked for by nobody.
+    pub(super) fn is_bystander(&self, name: &str) -> bool {
+        let named = |names: &[String]| names.iter().any(|known| known == name);
+        let is_reference = self.reference().is_some_and(|reference| reference.name() == name);
+        let shown_only = !named(&self.required) && !named(&self.requested) && !is_reference;
+        shown_only && !name.contains('@') && !self.compares_builds()
+    }
+
     /// Whether two builds are compared, and not Rust with C++.
     pub fn compares_builds(&self) -> bool {
         !self.builds.is_empty()

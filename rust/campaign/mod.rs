@@ -62,7 +62,8 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// Its number, from 0. Plain loops are timed in launch 0 only: they serve one rule, and cost most of the time.
+    /// Its number, from 0. Plain loops, and backends that are only shown, take part in launch 0 alone: they cost most of
+    /// the time.
     pub index: u32,
     /// 1, or 2 for what looked too slow.
     pub stage: u8,
@@ -360,6 +361,10 @@ fn perform(
             return Ok(ControlFlow::Break(reason));
         }
         let backend = backend.as_ref();
+        // Whom no rule depends on is compared and timed once: a verdict is no surer for the rest of it.
+        if order.index > 0 && cast.is_bystander(backend.name()) {
+            continue;
+        }
         let affordable = timing::affordable(workload, backend.isa());
         let plain = matches!(backend.isa(), "scalar" | "portable");
         if plain && !timing::bearable(workload) {
@@ -368,8 +373,7 @@ fn perform(
             continue;
         }
         let counts = plan.is_some_and(TimingPlan::counts);
-        let wanted =
-            !plain || if counts { cast.requires_plain_loops(backend.name()) } else { order.index == 0 };
+        let wanted = !plain || !counts || cast.requires_plain_loops(backend.name());
         let timed = plan.is_some() && affordable && wanted;
         if plan.is_some() && !affordable {
             let what = format!("timing of {} on {}", workload.id, backend.name());
