@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_MODEL = REPOSITORY / "tests" / "golden" / "tiny-i2s.gguf"
 PRODUCT = "matmul/i2_s/640x2560/b1/t1/hot"
 DEQUANTIZE = "dequantize/i2_s/640x2560"
+DECODE = "decode/tiny/i2_s/tg16/t1"
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,11 +61,11 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 @pytest.fixture(scope="session")
 def small_run() -> gate.Result:
-    """One product and one quantisation, timed."""
-    return gate.run(workloads=[DEQUANTIZE, PRODUCT])
+    """One workload of each required category, timed."""
+    return gate.run(workloads=[DEQUANTIZE, PRODUCT, DECODE])
 
 
 @pytest.fixture(scope="session")
 def small_crossval() -> gate.Result:
     """The same, compared only."""
-    return gate.crossval(workloads=[DEQUANTIZE, PRODUCT])
+    return gate.crossval(workloads=[DEQUANTIZE, PRODUCT, DECODE])

@@ -9,7 +9,7 @@ import pytest
 
 import bitnet_perfgate as gate
 from bitnet_perfgate import display, documents
-from conftest import DEQUANTIZE, PRODUCT, TINY_MODEL
+from conftest import DECODE, DEQUANTIZE, PRODUCT, TINY_MODEL
 
 
 def test_everything_in_all_exists() -> None:
@@ -29,7 +29,7 @@ def test_a_run_agrees_times_and_judges(small_run: gate.Result) -> None:
     recording, verdict = small_run.recording, small_run.verdict
     assert recording["schema"] == "bitnet-perfgate/recording/1"
     assert verdict["schema"] == "bitnet-perfgate/verdict/1"
-    assert recording.workload_ids == [DEQUANTIZE, PRODUCT]
+    assert recording.workload_ids == [DEQUANTIZE, PRODUCT, DECODE]
     assert recording.backends[0] == "rust-scalar"
     assert recording.incomplete is None
     assert verdict["baseline"] is None
@@ -44,7 +44,7 @@ def test_a_run_agrees_times_and_judges(small_run: gate.Result) -> None:
 
 def test_every_sample_of_a_comparison_is_in_the_recording(small_run: gate.Result) -> None:
     timed = [row for row in small_run.table if row.ratio is not None]
-    assert {row.workload for row in timed} == {DEQUANTIZE, PRODUCT}
+    assert {row.workload for row in timed} == {DEQUANTIZE, PRODUCT, DECODE}
     series = {(s["workload"], s["backend"]) for s in small_run.recording["series"]}
     for row in timed:
         assert (row.workload, row.subject) in series
@@ -84,7 +84,7 @@ def test_the_seed_decides_the_inputs() -> None:
 
 
 def test_without_the_reference_nothing_passes() -> None:
-    result = gate.crossval(workloads=[DEQUANTIZE, PRODUCT], skip_cpp=True)
+    result = gate.crossval(workloads=[DEQUANTIZE, PRODUCT, DECODE], skip_cpp=True)
     assert result.verdict.verdict == "neutral"
     assert {"what": "cpp-*", "reason": "C++ skipped by request"} in list(result.recording.skipped)
     assert not any(row["backend"].startswith("cpp-") for row in result.recording.agreements)

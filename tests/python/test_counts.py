@@ -8,10 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from conftest import REPOSITORY, Cli, assert_refused
+from conftest import DECODE, REPOSITORY, Cli, assert_refused
 
 PRODUCT = "matmul/i2_s/640x2560/b1/t1/hot"
-SMALL = ("--workload", PRODUCT, "--workload", "dequantize/i2_s/640x2560")
+SMALL = ("--workload", PRODUCT, "--workload", "dequantize/i2_s/640x2560", "--workload", DECODE)
 FOLDER = REPOSITORY / "docs" / "schemas"
 
 

@@ -28,7 +28,9 @@ def test_every_command_of_a_document_runs(cli: Cli, document: str, tmp_path: Pat
     for words in shown:
         assert words[:3] == PREFIX
         done = cli(*words[3:], GITHUB_ACTIONS="")
-        assert done.returncode == 0, (words, done.stderr)
+        # A verdict about this machine today is what it is; anything else has to work.
+        judges = words[3] in ("run", "gate", "compare", "baseline")
+        assert done.returncode in ((0, 1, 3) if judges else (0,)), (words, done.stderr)
         assert done.stdout or "--output" in words
         if "--output" in words:
             assert (tmp_path / words[words.index("--output") + 1]).stat().st_size > 0

@@ -108,8 +108,14 @@ def test_every_sample_of_both_sides_is_drawn(small_run: perfgate.Result) -> None
     place = plots.judged(small_run)[0][0]
     comparison = small_run.verdict["comparisons"][place]
     above, below = plots.paired_samples(small_run, place).axes
+    # What was measured afresh is judged, and drawn, by that alone.
+    drawn_launches = {
+        launch["index"]
+        for launch in small_run.recording["launches"]
+        if launch.get("stage", 1) == comparison["stage"]
+    }
     sides = {
-        series["backend"]: len(series["value_ns"])
+        series["backend"]: sum(launch in drawn_launches for launch in series["launch"])
         for series in small_run.recording["series"]
         if series["workload"] == comparison["workload"] and series["meter"] == "wall_ns"
     }

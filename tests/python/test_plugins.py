@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import bitnet_perfgate as gate
-from conftest import DEQUANTIZE, PRODUCT, REPOSITORY, Cli, assert_refused
+from conftest import DECODE, DEQUANTIZE, PRODUCT, REPOSITORY, Cli, assert_refused
 
 EXAMPLE = REPOSITORY / "cpp" / "examples" / "my_kernel.c"
 INCLUDE = REPOSITORY / "cpp" / "include"
 COMPILER = shutil.which("cc")
-SMALL = ("--workload", DEQUANTIZE, "--workload", PRODUCT)
+SMALL = ("--workload", DEQUANTIZE, "--workload", PRODUCT, "--workload", DECODE)
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler is called cc here")
 
@@ -90,9 +90,7 @@ def test_what_is_no_plugin_is_refused(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "empty.c").write_text("int nothing;\n")
     build(tmp_path / "empty.c", tmp_path / "empty.so")
     assert_refused(cli("run", "--plugin", "empty.so"), "empty.so", "bitnet_backend_v1")
-    plugin = build_changed(
-        tmp_path, "old", "BNB_ABI_MAJOR, BNB_ABI_MINOR,", "BNB_ABI_MAJOR + 1, BNB_ABI_MINOR,"
-    )
+    plugin = build_changed(tmp_path, "old", ".abi_major = BNB_ABI_MAJOR,", ".abi_major = BNB_ABI_MAJOR + 1,")
     assert_refused(cli("run", "--plugin", plugin), "libold.so")
     good = build(EXAMPLE, tmp_path / "libgood.so")
     # The same file twice is one plugin; another file of the same name cannot be told apart from it.
