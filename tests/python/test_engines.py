@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,11 +110,12 @@ def test_what_cannot_be_run_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> 
     assert_refused(cli("generate", "--model", "none.gguf", "--tokens", "1"), "none.gguf")
     (tmp_path / "cut.gguf").write_bytes(TINY_MODEL.read_bytes()[:100_000])
     assert_refused(cli("trace", "--model", "cut.gguf", "--tokens", "1"), "cut.gguf")
-    for bad in (
+    refused: list[dict[str, Any]] = [
         {"tokens": [-1]},
         {"tokens": []},
         {"tokens": [1], "threads": 0},
         {"tokens": [1], "cache": "q4"},
-    ):
+    ]
+    for bad in refused:
         with pytest.raises(gate.InputError):
             gate.trace(TINY_MODEL, **bad)

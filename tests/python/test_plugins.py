@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import bitnet_perfgate as gate
-from conftest import DECODE, DEQUANTIZE, PRODUCT, REPOSITORY, Cli, assert_refused
+from conftest import DEQUANTIZE, PRODUCT, REPOSITORY, Cli, assert_refused
 
 EXAMPLE = REPOSITORY / "cpp" / "examples" / "my_kernel.c"
 INCLUDE = REPOSITORY / "cpp" / "include"
 COMPILER = shutil.which("cc")
-SMALL = ("--workload", DEQUANTIZE, "--workload", PRODUCT, "--workload", DECODE)
+SMALL = ("--workload", DEQUANTIZE, "--workload", PRODUCT)
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler is called cc here")
 
