@@ -11,11 +11,16 @@ use half::f16;
 
 /// Partial sums of a product of floats.
 const LANES: usize = 32;
+/// Outputs of a mix that are summed together.
+const MIXED: usize = 64;
+
+/// Rows whose norms are computed together.
+pub(crate) const NORM_ROWS: usize = 4;
 
 /// Loops over floats, with the same bits on every instruction set. Slices that belong together have the same length.
 pub trait VectorLoops: Send + Sync {
-    /// `1 / sqrt(mean of squares + eps)`, by which a norm multiplies.
-    fn norm_multiplier(&self, x: &[f32], eps: f32) -> f32;
+    /// `1 / sqrt(mean of squares + eps)`, by which a norm multiplies, of each of the rows that x consists of.
+    fn norm_multipliers(&self, x: &[f32], eps: f32, multipliers: &mut [f32]);
     /// `y = x * s`.
     fn scale(&self, x: &[f32], s: f32, y: &mut [f32]);
     /// `y = (x * s) * w`.
@@ -89,8 +94,8 @@ impl Halves for Portable {
 }
 
 impl VectorLoops for Portable {
-    fn norm_multiplier(&self, x: &[f32], eps: f32) -> f32 {
-        norm_multiplier(x, eps)
+    fn norm_multipliers(&self, x: &[f32], eps: f32, multipliers: &mut [f32]) {
+        norm_multipliers(x, eps, multipliers);
     }
 
     fn scale(&self, x: &[f32], s: f32, y: &mut [f32]) {
@@ -174,10 +179,35 @@ impl VectorLoops for Portable {
 // The loops themselves: inlined always, so that an instruction set compiles them with what it has.
 
 #[inline(always)]
-pub(super) fn norm_multiplier(x: &[f32], eps: f32) -> f32 {
-    let sum = x.iter().fold(0.0_f64, |sum, &x| sum + f64::from(x * x));
-    let mean = (sum / x.len() as f64) as f32;
-    1.0 / (mean + eps).sqrt()
+pub(super) fn norm_multipliers(x: &[f32], eps: f32, multipliers: &mut [f32]) {
+    if multipliers.is_empty() {
+        return;
+    }
+    let width = x.len() / multipliers.len();
+    let from_sum = |sum: f64| 1.0 / ((sum / width as f64) as f32 + eps).sqrt();
+    let (blocks, rest) = multipliers.as_chunks_mut::<NORM_ROWS>();
+    let (x, x_rest) = x.split_at(blocks.len() * NORM_ROWS * width);
+    for (multipliers, x) in blocks.iter_mut().zip(x.chunks_exact(NORM_ROWS * width)) {
+        let rows: [&[f32]; NORM_ROWS] = std::array::from_fn(|row| &x[row * width..][..width]);
+        *multipliers = sums_of_squares(rows, width).map(from_sum);
+    }
+    for (multiplier, x) in rest.iter_mut().zip(x_rest.chunks_exact(width)) {
+        let [sum] = sums_of_squares([x], width);
+        *multiplier = from_sum(sum);
+    }
+}
+
+/// Every sum in index order. Each addition waits for the one before it, so several rows go together.
+#[inline(always)]
+fn sums_of_squares<const N: usize>(rows: [&[f32]; N], width: usize) -> [f64; N] {
+    let mut sums = [0.0_f64; N];
+    let rows = rows.map(|row| &row[..width]);
+    for i in 0..width {
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            *sum += f64::from(row[i] * row[i]);
+        }
+    }
+    sums
 }
 
 #[inline(always)]
@@ -339,8 +369,29 @@ pub(super) fn mix_f32(values: &[f32], p: &[f32], out: &mut [f32]) {
 #[inline(always)]
 pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
     out.fill(0.0);
-    for (&p, value) in p.iter().zip(values.chunks_exact(out.len())) {
-        let ((to, to_rest), (from, from_rest)) = (out.as_chunks_mut::<8>(), value.as_chunks::<8>());
+    let width = out.len();
+    let (blocks, rest) = out.as_chunks_mut::<MIXED>();
+    let rest_start = blocks.len() * MIXED;
+    for (block, out) in blocks.iter_mut().enumerate() {
+        // A copy, which stays in registers while the positions pass.
+        let mut sums = *out;
+        for (&p, value) in p.iter().zip(values.chunks_exact(width)) {
+            let (eights, _) = value[block * MIXED..][..MIXED].as_chunks::<8>();
+            for (sums, value) in sums.as_chunks_mut::<8>().0.iter_mut().zip(eights) {
+                let value = H::widen(value);
+                for l in 0..8 {
+                    sums[l] = p.mul_add(value[l], sums[l]);
+                }
+            }
+        }
+        *out = sums;
+    }
+    if rest.is_empty() {
+        return;
+    }
+    for (&p, value) in p.iter().zip(values.chunks_exact(width)) {
+        let value = &value[rest_start..];
+        let ((to, to_rest), (from, from_rest)) = (rest.as_chunks_mut::<8>(), value.as_chunks::<8>());
         for (out, value) in to.iter_mut().zip(from) {
             let value = H::widen(value);
             for l in 0..8 {

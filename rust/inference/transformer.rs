@@ -20,7 +20,7 @@ use super::{
     RunOptions, check_call, check_made, zeros,
 };
 use crate::backends::Backend;
-use crate::backends::vector::{VectorLoops, vector_loops};
+use crate::backends::vector::{NORM_ROWS, VectorLoops, vector_loops};
 use crate::bitnet::model::FloatType;
 use crate::team::Team;
 
@@ -176,7 +176,7 @@ impl<'a> Transformer<'a> {
         let position = |index: usize| self.position + n - n_outputs + index;
         let non_finite =
             |at: &str, index| EngineError::NonFinite { at: at.to_string(), position: position(index) };
-        if let Some(index) = normed.iter().position(|value| !value.is_finite()) {
+        if let Some(index) = first_non_finite(normed) {
             return Err(non_finite("output_norm.weight", index / hidden));
         }
         if options.numerics == Numerics::Ggml && parts.head_type == FloatType::F16 && n_outputs == 1 {
@@ -185,7 +185,7 @@ impl<'a> Transformer<'a> {
         let logits = &mut logits[..n_outputs * graph.vocab];
         parts.head.matmul_f32(normed, logits)?;
         observers.note(end, Operation::Logits, logits);
-        match logits.iter().position(|value| !value.is_finite()) {
+        match first_non_finite(logits) {
             Some(index) => Err(non_finite("result_output.MUL_MAT", index / graph.vocab)),
             None => Ok(()),
         }
@@ -362,13 +362,32 @@ impl Pass<'_> {
     }
 }
 
+/// The whole is looked at before a place is looked for: with no way out of it that loop is vectorised.
+fn first_non_finite(values: &[f32]) -> Option<usize> {
+    let largest = values.iter().fold(0, |largest, value| largest.max(value.abs().to_bits() as i32));
+    if largest < f32::INFINITY.to_bits() as i32 {
+        return None;
+    }
+    values.iter().position(|value| !value.is_finite())
+}
+
 /// `y` = the norm of the rows of `x`, times weights.
 fn norm(tools: &Tools, eps: f32, weights: &[f32], x: &[f32], y: &mut [f32]) {
     let width = weights.len();
-    tools.team.for_each_row(y, width, &|_, row, y| {
-        let x = &x[row * width..][..width];
-        tools.loops.scale_weighted(x, tools.loops.norm_multiplier(x, eps), weights, y);
-    });
+    let block = NORM_ROWS * width;
+    let norm_block = |from: usize, y: &mut [f32]| {
+        let x = &x[from..][..y.len()];
+        let mut multipliers = [0.0; NORM_ROWS];
+        let multipliers = &mut multipliers[..y.len() / width];
+        tools.loops.norm_multipliers(x, eps, multipliers);
+        let rows = x.chunks_exact(width).zip(y.chunks_exact_mut(width));
+        for ((x, y), &multiplier) in rows.zip(&*multipliers) {
+            tools.loops.scale_weighted(x, multiplier, weights, y);
+        }
+    };
+    let (blocks, rest) = y.split_at_mut(y.len() / block * block);
+    tools.team.for_each_row(blocks, block, &|_, index, y| norm_block(index * block, y));
+    norm_block(blocks.len(), rest);
 }
 
 /// The same, noted before and after the multiplication by the weights.
@@ -382,7 +401,9 @@ fn noted_norm(
 ) {
     if observers.wants(layer, before) {
         for (x, y) in x.chunks_exact(weights.len()).zip(y.chunks_exact_mut(weights.len())) {
-            tools.loops.scale(x, tools.loops.norm_multiplier(x, eps), y);
+            let mut multiplier = [0.0];
+            tools.loops.norm_multipliers(x, eps, &mut multiplier);
+            tools.loops.scale(x, multiplier[0], y);
         }
         observers.note(layer, before, y);
     }

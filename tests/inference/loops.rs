@@ -8,7 +8,7 @@ use bitnet_perfgate::rng::Rng;
 use half::f16;
 
 /// Lengths on both sides of every vector, half-vector and group of lanes.
-const LENGTHS: [usize; 17] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130];
+const LENGTHS: [usize; 18] = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 130, 137];
 
 fn values(n: usize, scale: f64, seed: u64) -> Vec<f32> {
     let mut rng = Rng::new(seed);
@@ -33,7 +33,6 @@ fn same(what: &str, n: usize, run: impl Fn(&dyn VectorLoops, &mut [f32])) {
 fn fast_loops_have_the_bits_of_the_plain_ones() {
     for n in LENGTHS {
         let (x, w) = (values(n, 2.0, 1), values(n, 0.1, 2));
-        same("norm", 1, |loops, out| out[0] = loops.norm_multiplier(&x, 1e-5));
         same("scale", n, |loops, out| loops.scale(&x, 0.37, out));
         same("scale_weighted", n, |loops, out| loops.scale_weighted(&x, 0.37, &w, out));
         same("multiply", n, |loops, out| loops.multiply(&x, out));
@@ -58,6 +57,28 @@ fn fast_loops_have_the_bits_of_the_plain_ones() {
             same("scores_f16", positions, |loops, out| loops.scores_f16(&halves(&kept), &x, 0.125, out));
             same("mix_f32", n, |loops, out| loops.mix_f32(&kept, &p, out));
             same("mix_f16", n, |loops, out| loops.mix_f16(&halves(&kept), &p, out));
+        }
+    }
+}
+
+/// Rows go together in fours: each is to be summed as if it were alone, in index order.
+#[test]
+fn the_norm_of_a_row_does_not_depend_on_the_rows_beside_it() {
+    for n in LENGTHS {
+        for rows in 0..=9 {
+            let x = values(rows * n, 2.0, 11);
+            let expected: Vec<u32> = x
+                .chunks_exact(n)
+                .map(|x| {
+                    let sum = x.iter().fold(0.0, |sum, &x| sum + f64::from(x * x));
+                    (1.0 / ((sum / n as f64) as f32 + 1e-5).sqrt()).to_bits()
+                })
+                .collect();
+            for loops in [&Portable as &dyn VectorLoops, vector_loops()] {
+                let mut multipliers = values(rows, 3.0, 99);
+                loops.norm_multipliers(&x, 1e-5, &mut multipliers);
+                assert_eq!(bits(&multipliers), expected, "{rows} rows of {n}");
+            }
         }
     }
 }
@@ -123,5 +144,7 @@ fn softmax_and_the_norm_are_those_of_f64() {
     let x = values(257, 2.0, 10);
     let mean = x.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / 257.0;
     let exact = 1.0 / (mean + 1e-5).sqrt();
-    assert!((f64::from(Portable.norm_multiplier(&x, 1e-5)) / exact - 1.0).abs() < 4e-7);
+    let mut multiplier = [0.0];
+    Portable.norm_multipliers(&x, 1e-5, &mut multiplier);
+    assert!((f64::from(multiplier[0]) / exact - 1.0).abs() < 4e-7);
 }

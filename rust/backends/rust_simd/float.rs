@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! rows are split among the threads; each thread takes four rows at a time, a quarter of its part apart
-//! one row of x, values of 2 or 4 bytes:  stream: weights go from memory into the products
+//! one row of x, values of 2 or 4 bytes:  stream: weights go from memory into the products, and those to sums
 //! else, for each panel of columns:       decode four rows to f32 once, multiply them with every row of x
-//! last columns (K mod 32), then the 32 lanes of each output are added in halves
+//!       last columns (K mod 32), then the 32 lanes of each output are added in halves
 //! ```
 //!
 //! Four rows far apart are four streams for the memory to serve: from DRAM that is worth half again the speed of one.
@@ -35,7 +35,7 @@ pub(super) const BLOCK: usize = 32;
 #[repr(C, align(64))]
 pub(super) struct Lanes(pub [f32; LANES]);
 
-const NO_LANES: Lanes = Lanes([0.0; LANES]);
+pub(super) const NO_LANES: Lanes = Lanes([0.0; LANES]);
 
 /// Four rows of a panel, decoded.
 #[repr(C, align(64))]
@@ -43,9 +43,8 @@ pub(super) struct Panel(pub [[f32; PANEL]; ROWS]);
 
 /// The loops over floats, on one instruction set; the token that unlocks it implements them.
 pub(super) trait FloatKernels: Copy + Send + Sync {
-    /// Adds to `lanes` the products of whole groups of 32 columns of four rows, of F32, F16 or BF16, with `x`; what is
-    /// longer than 32 of `x` is left. Every row has the bytes of `x.len()` values.
-    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]);
+    /// The products of four rows, of F32, F16 or BF16, with `x`. Every row has the bytes of `x.len()` values.
+    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS];
 
     /// Decodes whole blocks, as `FloatType::decode` does; any type but Q8_0.
     fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]);
@@ -169,12 +168,30 @@ impl<T: FloatKernels> FloatMatmul for InLanes<'_, T> {
         }
         let place = Place::of(y, rows);
         let this = &*self;
-        this.team.run(&|part| this.part(part, x, n, place));
+        match this.matrix.float_type() {
+            FloatType::F32 | FloatType::F16 | FloatType::Bf16 if n == 1 => {
+                this.team.run(&|part| this.part_of_one(part, x, place));
+            }
+            _ => this.team.run(&|part| this.part(part, x, n, place)),
+        }
         Ok(())
     }
 }
 
 impl<T: FloatKernels> InLanes<'_, T> {
+    fn part_of_one(&self, part: usize, x: &[f32], place: Place) {
+        let (float_type, bytes) = (self.matrix.float_type(), self.matrix.bytes());
+        let row_bytes = float_type.bytes_of(x.len());
+        for rows in far_rows::<ROWS>(part_of(self.matrix.rows(), part, self.team.threads())) {
+            let values =
+                self.isa.stream(float_type, rows.map(|row| &bytes[row * row_bytes..][..row_bytes]), x);
+            for (row, value) in rows.into_iter().zip(values) {
+                // SAFETY: parts have different rows, and `y` is borrowed until the team has run.
+                unsafe { place.write(0, row, value) };
+            }
+        }
+    }
+
     fn part(&self, part: usize, x: &[f32], n: usize, place: Place) {
         let (isa, matrix, cols) = (self.isa, &self.matrix, self.matrix.cols());
         let float_type = matrix.float_type();
@@ -184,17 +201,13 @@ impl<T: FloatKernels> InLanes<'_, T> {
         for rows in far_rows::<ROWS>(part_of(matrix.rows(), part, self.team.threads())) {
             let bytes = rows.map(|row| matrix.row(row));
             lanes.fill([NO_LANES; ROWS]);
-            if n == 1 && float_type != FloatType::Q6K {
-                isa.stream(float_type, bytes, x, &mut lanes[0]);
-            } else {
-                for from in (0..tail.start).step_by(PANEL) {
-                    let k = PANEL.min(tail.start - from);
-                    for (panel, bytes) in scratch.panel.0.iter_mut().zip(bytes) {
-                        let span = float_type.bytes_of(from)..float_type.bytes_of(from + k);
-                        isa.decode(float_type, &bytes[span], &mut panel[..k]);
-                    }
-                    isa.panel(&scratch.panel, k, &x[from..], cols, lanes);
+            for from in (0..tail.start).step_by(PANEL) {
+                let k = PANEL.min(tail.start - from);
+                for (panel, bytes) in scratch.panel.0.iter_mut().zip(bytes) {
+                    let span = float_type.bytes_of(from)..float_type.bytes_of(from + k);
+                    isa.decode(float_type, &bytes[span], &mut panel[..k]);
                 }
+                isa.panel(&scratch.panel, k, &x[from..], cols, lanes);
             }
             for ((row, bytes), index) in rows.into_iter().zip(bytes).zip(0..) {
                 let mut w = [0.0; LANES];

@@ -10,14 +10,14 @@ use std::arch::x86_64::{
     _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32,
     _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extractf128_ps,
     _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_set_m128i,
-    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sign_epi8,
-    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
-    _mm256_sub_epi8,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_permute_ps,
+    _mm256_permute2f128_ps, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi8,
 };
 
 use super::super::detect::Avx2;
-use super::float::{BLOCK, FloatKernels, LANES, Lanes, PANEL, Panel, Q8_ROWS, ROWS};
+use super::float::{BLOCK, FloatKernels, LANES, Lanes, NO_LANES, PANEL, Panel, Q8_ROWS, ROWS};
 use super::quantize_avx2::pack_to_i8;
 use crate::bitnet::model::FloatType;
 use half::f16;
@@ -31,19 +31,19 @@ const AHEAD_BYTES: usize = 1536;
 /// Rows of x in a tile.
 const COLUMNS: usize = 3;
 
-const F32: u8 = 0;
-const F16: u8 = 1;
-const BF16: u8 = 2;
+pub(super) const F32: u8 = 0;
+pub(super) const F16: u8 = 1;
+pub(super) const BF16: u8 = 2;
 
 impl FloatKernels for Avx2 {
-    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]) {
+    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
         assert!(rows.iter().all(|row| row.len() == float_type.bytes_of(x.len())));
         // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the rows are as long as x.
         unsafe {
             match float_type {
-                FloatType::F32 => stream::<F32>(rows, x, lanes),
-                FloatType::F16 => stream::<F16>(rows, x, lanes),
-                FloatType::Bf16 => stream::<BF16>(rows, x, lanes),
+                FloatType::F32 => stream::<F32>(rows, x),
+                FloatType::F16 => stream::<F16>(rows, x),
+                FloatType::Bf16 => stream::<BF16>(rows, x),
                 FloatType::Q8_0 | FloatType::Q6K => unreachable!("blocks are not streamed"),
             }
         }
@@ -88,7 +88,7 @@ impl FloatKernels for Avx2 {
     }
 }
 
-const fn bytes_of_value(float_type: u8) -> usize {
+pub(super) const fn bytes_of_value(float_type: u8) -> usize {
     if float_type == F32 { 4 } else { 2 }
 }
 
@@ -115,8 +115,9 @@ unsafe fn load<const TYPE: u8>(bytes: *const u8) -> __m256 {
 /// # Safety
 /// Each row has the bytes of `x.len()` values.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]) {
+unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
     let width = bytes_of_value(TYPE);
+    let mut lanes = [NO_LANES; ROWS];
     let groups = x.len() / LANES;
     for first in (0..groups).step_by(GROUPS) {
         let n_groups = GROUPS.min(groups - first);
@@ -149,6 +150,56 @@ unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [La
             }
         }
     }
+    add_last_columns::<TYPE>(rows, x, &mut lanes);
+    sum_each_row(lanes.each_ref().map(|lanes| {
+        let lanes = lanes.0.as_ptr();
+        // SAFETY: 32 lanes.
+        let [a, b, c, d] = unsafe { [0, 8, 16, 24].map(|at| _mm256_loadu_ps(lanes.add(at))) };
+        _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d))
+    }))
+}
+
+/// Adds the products of the last, fewer than 32, columns of each row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn add_last_columns<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32], lanes: &mut [Lanes; ROWS]) {
+    let whole = x.len() / LANES * LANES;
+    if whole == x.len() {
+        return;
+    }
+    let x = &x[whole..];
+    let mut values = [0.0; LANES];
+    let values = &mut values[..x.len()];
+    for (bytes, lanes) in rows.into_iter().zip(lanes) {
+        plain_type(TYPE).decode(&bytes[whole * bytes_of_value(TYPE)..], values);
+        for ((lane, &value), &x) in lanes.0.iter_mut().zip(&*values).zip(x) {
+            *lane = value.mul_add(x, *lane);
+        }
+    }
+}
+
+/// The last three halvings of the lanes of each row, `lane[l] += lane[l + h]` for h = 4, 2, 1, for all rows at once.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sum_each_row([a, b, c, d]: [__m256; ROWS]) -> [f32; ROWS] {
+    let by_4 =
+        |a, b| _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+    let (ab, cd) = (by_4(a, b), by_4(c, d));
+    let by_2 = _mm256_add_ps(_mm256_shuffle_ps::<0x44>(ab, cd), _mm256_shuffle_ps::<0xee>(ab, cd));
+    // a a c c | b b d d
+    let by_1 = _mm256_add_ps(by_2, _mm256_permute_ps::<0xb1>(by_2));
+    let mut sums = [0.0; 2 * ROWS];
+    // SAFETY: room for eight floats.
+    unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), by_1) };
+    [sums[0], sums[4], sums[2], sums[6]]
+}
+
+const fn plain_type(float_type: u8) -> FloatType {
+    match float_type {
+        F32 => FloatType::F32,
+        F16 => FloatType::F16,
+        _ => FloatType::Bf16,
+    }
 }
 
 /// Whole vectors here, the rest as everywhere.
@@ -164,12 +215,7 @@ unsafe fn decode<const TYPE: u8>(bytes: &[u8], out: &mut [f32]) {
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), load::<TYPE>(bytes.as_ptr())) };
     }
     let whole = out.len() / WIDTH * WIDTH;
-    let float_type = match TYPE {
-        F32 => FloatType::F32,
-        F16 => FloatType::F16,
-        _ => FloatType::Bf16,
-    };
-    float_type.decode(&bytes[whole * width..], &mut out[whole..]);
+    plain_type(TYPE).decode(&bytes[whole * width..], &mut out[whole..]);
 }
 
 /// The layout stands in `bitnet/model/float_blocks.rs`.

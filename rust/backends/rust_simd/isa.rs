@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
+use super::float::FloatKernels;
 use super::tl_avx2::Multiplier;
 use super::{Elementwise, Product};
 use super::{i2s_avx2, i2s_avx512vnni, i2s_avxvnni, tl1_avx2, tl2_avx2};
@@ -14,12 +15,17 @@ pub(super) trait Isa: Elementwise + Send + Sync + 'static {
     const NAME: &str;
     /// The instruction set's.
     const ISA: &str;
+    /// Whose loops over floats it runs.
+    type Floats: FloatKernels + 'static;
 
     /// The token, or why there is none.
     fn detect() -> Result<Self, String>;
 
     /// The token of what every one of them implies.
     fn avx2(self) -> Avx2;
+
+    /// The token that unlocks the loops over floats: those of AVX2 where it brings no own.
+    fn floats(self) -> Self::Floats;
 
     /// Some of the rows of weights that passed [`check`], ready for up to `n_max` activation rows: whole groups of the
     /// number of rows that it gave, or the last ones.
@@ -44,12 +50,17 @@ pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<usize, FormatE
 impl Isa for Avx2 {
     const NAME: &str = "rust-avx2";
     const ISA: &str = "avx2";
+    type Floats = Avx2;
 
     fn detect() -> Result<Self, String> {
         Self::detect()
     }
 
     fn avx2(self) -> Avx2 {
+        self
+    }
+
+    fn floats(self) -> Self::Floats {
         self
     }
 
@@ -78,12 +89,17 @@ fn tiled<'a>(
 impl Isa for AvxVnni {
     const NAME: &str = "rust-avxvnni";
     const ISA: &str = "avxvnni";
+    type Floats = Avx2;
 
     fn detect() -> Result<Self, String> {
         Self::detect()
     }
 
     fn avx2(self) -> Avx2 {
+        self.avx2()
+    }
+
+    fn floats(self) -> Self::Floats {
         self.avx2()
     }
 
@@ -98,6 +114,7 @@ impl Isa for AvxVnni {
 impl Isa for Avx512Vnni {
     const NAME: &str = "rust-avx512vnni";
     const ISA: &str = "avx512vnni";
+    type Floats = Self;
 
     fn detect() -> Result<Self, String> {
         Self::detect()
@@ -105,6 +122,10 @@ impl Isa for Avx512Vnni {
 
     fn avx2(self) -> Avx2 {
         self.avx2()
+    }
+
+    fn floats(self) -> Self::Floats {
+        self
     }
 
     fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {

@@ -7,6 +7,7 @@
 
 mod float;
 mod float_avx2;
+mod float_avx512;
 mod i2s_avx2;
 mod i2s_avx512vnni;
 mod i2s_avxvnni;
@@ -231,8 +232,7 @@ impl<T: Isa> Backend for RustSimd<T> {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-        // AVX2 is what there is so far, for every instruction set.
-        float::prepare(T::NAME, self.token()?.avx2(), matrix, (arithmetic, n_max, threads))
+        float::prepare(T::NAME, self.token()?.floats(), matrix, (arithmetic, n_max, threads))
     }
 }
 

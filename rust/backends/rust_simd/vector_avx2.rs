@@ -72,7 +72,7 @@ macro_rules! compiled {
 }
 
 compiled! {
-    norm_multiplier = vector::norm_multiplier; (x: &[f32], eps: f32) -> f32,
+    norm_multipliers = vector::norm_multipliers; (x: &[f32], eps: f32, multipliers: &mut [f32]),
     scale = vector::scale; (x: &[f32], s: f32, y: &mut [f32]),
     scale_weighted = vector::scale_weighted; (x: &[f32], s: f32, w: &[f32], y: &mut [f32]),
     multiply = vector::multiply; (x: &[f32], y: &mut [f32]),

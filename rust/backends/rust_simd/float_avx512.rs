@@ -1,0 +1,122 @@
+//! Float kernels with AVX-512: an output's 32 lanes are two vectors, so those of four rows stay in registers from the
+//! first column to the last. Only one row of x is worth it, which waits for memory and not for arithmetic as long as it
+//! has few instructions; every other loop is that of AVX2.
+
+use std::arch::x86_64::{
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_loadu_si256, _mm512_add_ps,
+    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps,
+};
+
+use super::super::detect::Avx512Vnni;
+use super::float::{FloatKernels, LANES, Lanes, NO_LANES, Panel, Q8_ROWS, ROWS};
+use super::float_avx2::{BF16, F16, F32, add_last_columns, bytes_of_value, sum_each_row};
+use crate::bitnet::model::FloatType;
+
+/// Floats of a vector.
+const WIDTH: usize = 16;
+/// How far ahead of the products memory is asked for its lines.
+const AHEAD_BYTES: usize = 2048;
+
+impl FloatKernels for Avx512Vnni {
+    fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
+        assert!(rows.iter().all(|row| row.len() == float_type.bytes_of(x.len())));
+        // SAFETY: `self` proves that this CPU runs AVX-512 F, AVX2, FMA and F16C; the rows are as long as x.
+        unsafe {
+            match float_type {
+                FloatType::F32 => stream::<F32>(rows, x),
+                FloatType::F16 => stream::<F16>(rows, x),
+                FloatType::Bf16 => stream::<BF16>(rows, x),
+                FloatType::Q8_0 | FloatType::Q6K => unreachable!("blocks are not streamed"),
+            }
+        }
+    }
+
+    fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]) {
+        self.avx2().decode(float_type, bytes, out);
+    }
+
+    fn panel(self, w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]) {
+        self.avx2().panel(w, k, x, stride, lanes);
+    }
+
+    fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
+        self.avx2().finish(w, x, lanes)
+    }
+
+    fn quantize_q8_0(self, x: &[f32], q: &mut [i8], d: &mut [f32]) {
+        self.avx2().quantize_q8_0(x, q, d);
+    }
+
+    fn q8_0(self, rows: [&[u8]; Q8_ROWS], q: &[i8], d: &[f32]) -> [f32; Q8_ROWS] {
+        self.avx2().q8_0(rows, q, d)
+    }
+}
+
+/// Sixteen values as f32.
+///
+/// # Safety
+/// The bytes of sixteen values can be read at `bytes`.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn load<const TYPE: u8>(bytes: *const u8) -> __m512 {
+    // SAFETY: the caller vouches for the bytes; unaligned loads.
+    unsafe {
+        match TYPE {
+            F32 => _mm512_loadu_ps(bytes.cast()),
+            F16 => _mm512_cvtph_ps(_mm256_loadu_si256(bytes.cast())),
+            _ => {
+                let upper_halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(bytes.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(upper_halves))
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Each row has the bytes of `x.len()` values.
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
+    let group_bytes = LANES * bytes_of_value(TYPE);
+    let starts = rows.map(|row| row.as_ptr());
+    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+    for (group, x) in x.as_chunks::<LANES>().0.iter().enumerate() {
+        // SAFETY: a group of x, and the same one of each row.
+        unsafe {
+            let x = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(WIDTH))];
+            for (sums, start) in sums.iter_mut().zip(starts) {
+                let bytes = start.add(group * group_bytes);
+                // A group is one line, or two.
+                _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES).cast());
+                if TYPE == F32 {
+                    _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES + 64).cast());
+                }
+                sums[0] = _mm512_fmadd_ps(load::<TYPE>(bytes), x[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(load::<TYPE>(bytes.add(group_bytes / 2)), x[1], sums[1]);
+            }
+        }
+    }
+    if !x.len().is_multiple_of(LANES) {
+        let mut lanes = [NO_LANES; ROWS];
+        for (lanes, sums) in lanes.iter_mut().zip(&mut sums) {
+            let at = lanes.0.as_mut_ptr();
+            // SAFETY: 32 lanes.
+            unsafe {
+                _mm512_storeu_ps(at, sums[0]);
+                _mm512_storeu_ps(at.add(WIDTH), sums[1]);
+            }
+        }
+        add_last_columns::<TYPE>(rows, x, &mut lanes);
+        for (lanes, sums) in lanes.iter().zip(&mut sums) {
+            let at = lanes.0.as_ptr();
+            // SAFETY: 32 lanes.
+            *sums = unsafe { [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(WIDTH))] };
+        }
+    }
+    sum_each_row(sums.map(|[low, high]| {
+        let by_16 = _mm512_add_ps(low, high);
+        let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(by_16)));
+        _mm256_add_ps(_mm512_castps512_ps256(by_16), upper)
+    }))
+}
