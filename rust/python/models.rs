@@ -138,6 +138,7 @@ fn model_info(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 /// Runs `prompt` and then the most likely token, `n` times, as JSON text: the tokens, and the wall time of both parts.
 #[pyfunction]
 #[pyo3(signature = (path, prompt, n, backend, run, plugins, progress=None))]
+#[expect(clippy::too_many_arguments, reason = "each is a keyword of the Python function")]
 fn generate(
     py: Python<'_>,
     path: PathBuf,
@@ -200,7 +201,7 @@ fn within_context(context: usize, prompt: usize, n: usize) -> PyResult<usize> {
 /// `bound`: a difference counts from that share of an intermediate's root mean square on.
 #[pyfunction]
 #[pyo3(signature = (path, tokens, subject, reference, step, bound, run, plugins, subject_path=None))]
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "each is a keyword of the Python function")]
 fn trace(
     py: Python<'_>,
     path: PathBuf,
