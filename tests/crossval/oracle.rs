@@ -425,3 +425,20 @@ fn the_oracle_agrees_with_pencil_and_paper() {
     assert_eq!(y, bits(&[-1.0 / 63.5 * 0.5, -127.0 / 63.5 * 0.5]));
     assert!(WeightFormat::ALL.len() == 3, "a format was added: the layouts above must cover it");
 }
+
+/// Kernels that add codes where they stand in their byte add up to 64 times too much before they shift: a row this wide,
+/// with the largest codes and activations, would leave int32 if such sums were not folded in time.
+#[test]
+fn very_wide_rows_stay_within_int32() {
+    let cols = 128 * 120_001;
+    let layout = Layout::i2s(2, cols).unwrap();
+    let bytes = packed(&layout, &[vec![1; cols], vec![-1; cols]].concat(), 0.5);
+    let weights = Weights::new(layout, &bytes).unwrap();
+    let q = vec![-128_i8; cols];
+    let expected = -128 * cols as i32;
+    for backend in subjects() {
+        let mut matmul = prepare(backend.as_ref(), weights, 1);
+        let found = products(matmul.as_mut(), 2, 1, &q, backend.name());
+        assert_eq!(found, [expected, -expected], "{}", backend.name());
+    }
+}

@@ -3,7 +3,10 @@
 //! stored form u = 0, 1, 2 with int8 activations and adds four products to an int32 without saturation; sum(q) is taken
 //! off once per activation row. int32 sums may wrap on the way: the difference is right modulo 2^32, and it fits.
 //!
-//! Up to twelve activation rows (`direct`), four at a time: 64 bytes are two blocks, so the activations are laid out once in the same
+//! One activation row (`one`): codes are cut out where they stand in their byte, 64, 16, 4 or 1 times what they are, into a
+//! sum for each place, and the sums are shifted once at the end.
+//!
+//! Up to twelve (`direct`), two to four at a time: 64 bytes are two blocks, so the activations are laid out once in the same
 //! order, 256 columns as four vectors by group. Bits are cut out with an `affine` instruction that shifts and masks at
 //! once. Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd
 //! block ends the row with half a vector of zeros.
@@ -22,8 +25,10 @@ use crate::bitnet::formats::Weights;
 
 use i2s_avx2::{BLOCK, Lane};
 
-/// The activations of two blocks, by group.
-type Groups = [[i8; 64]; 4];
+/// The activations of two blocks, by group. Aligned: a vector across two cache lines is two loads.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Groups([[i8; 64]; 4]);
 
 /// Activation rows up to which unpacking for each product is faster than unpacking to a panel.
 const MAX_DIRECT_ROWS: usize = 12;
@@ -33,6 +38,8 @@ const TILE: usize = 4;
 const CHUNK_BYTES: usize = 32 << 10;
 /// How far ahead of its use a weight row is fetched, in bytes.
 const PREFETCH_BYTES: usize = 1536;
+/// Pairs of blocks whose products, up to 64 * 2 * 128 each and four to a lane, add up within int32; half of them.
+const MAX_SHIFTED_PAIRS: usize = 1 << 14;
 /// Dwords of a block of one row.
 const DWORDS: usize = 8;
 
@@ -64,7 +71,7 @@ pub(super) fn part<'a>(
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        groups: vec![[[0; 64]; 4]; n_max.min(MAX_DIRECT_ROWS) * blocks.div_ceil(2)],
+        groups: vec![Groups([[0; 64]; 4]); n_max.min(MAX_DIRECT_ROWS) * blocks.div_ceil(2)],
         q_sums: [0; MAX_DIRECT_ROWS],
         panel: Panel::new(),
     })
@@ -73,7 +80,13 @@ pub(super) fn part<'a>(
 impl Product for I2s<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: the token proves that this CPU has these features.
-        unsafe { if n <= MAX_DIRECT_ROWS { direct(self, q, n, out) } else { gemm(self, q, out) } }
+        unsafe {
+            match n {
+                1 => one(self, q, out),
+                2..=MAX_DIRECT_ROWS => direct(self, q, n, out),
+                _ => gemm(self, q, out),
+            }
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -81,7 +94,82 @@ impl Product for I2s<'_> {
     }
 }
 
-/// The results of up to [`MAX_DIRECT_ROWS`] activation rows.
+/// The results of one activation row. It divides nowhere: a short row takes not much longer than a few divisions.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
+    let I2s { codes, rows, blocks, ref mut groups, .. } = *weights;
+    let groups = &mut groups[..blocks.div_ceil(2)];
+    lay_out(q, groups);
+    let (q, q_sum, out) = (&*groups, panel::sum(q), &mut out.of(0)[..rows]);
+    let quarter = rows / 4;
+    let row = |index: usize| &codes[index * blocks..][..blocks];
+    for i in 0..quarter {
+        // Written out: `map` could not inline what needs these features.
+        let four = [row(i), row(quarter + i), row(2 * quarter + i), row(3 * quarter + i)];
+        for (stream, dot) in add_lanes(one_rows(four, q)).into_iter().enumerate() {
+            out[stream * quarter + i] = dot.wrapping_sub(q_sum);
+        }
+    }
+    for i in 4 * quarter..rows {
+        let [dots] = one_rows([row(i)], q);
+        out[i] = _mm512_reduce_add_epi32(dots).wrapping_sub(q_sum);
+    }
+}
+
+/// For each of `R` weight rows, sixteen int32 that add up to its product with one activation row. Codes are cut out where
+/// they stand in their byte, 64, 16, 4 or 1 times what they are, and each place has its sum: one shift at the end.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+fn one_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m512i; R] {
+    let blocks = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == blocks) && q.len() == blocks.div_ceil(2));
+    let mut dots = [_mm512_setzero_si512(); R];
+    for first in (0..blocks / 2).step_by(MAX_SHIFTED_PAIRS) {
+        let mut sums = [[_mm512_setzero_si512(); 4]; R];
+        for pair in first..(first + MAX_SHIFTED_PAIRS).min(blocks / 2) {
+            // SAFETY: `q` is as long as the rows have pairs of blocks; the compiler would compare every time.
+            let q = unsafe { q.get_unchecked(pair) };
+            for r in 0..R {
+                // SAFETY: two blocks of the row, likewise.
+                let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
+                prefetch(two);
+                add_in_place(&mut sums[r], load(two), q);
+            }
+        }
+        for r in 0..R {
+            dots[r] = _mm512_add_epi32(dots[r], shift_down(sums[r]));
+        }
+    }
+    if blocks % 2 == 1 {
+        for r in 0..R {
+            let mut sums = [_mm512_setzero_si512(); 4];
+            let codes = _mm512_zextsi256_si512(load_block(&rows[r][blocks - 1]));
+            add_in_place(&mut sums, codes, &q[blocks / 2]);
+            dots[r] = _mm512_add_epi32(dots[r], shift_down(sums));
+        }
+    }
+    dots
+}
+
+/// Adds the products of 256 columns, of each group as many times too large as its place in a byte makes it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn add_in_place(sums: &mut [__m512i; 4], codes: __m512i, q: &Groups) {
+    for (g, mask) in [0xc0_u8, 0x30, 0x0c, 0x03].into_iter().enumerate() {
+        let shifted = _mm512_and_si512(codes, _mm512_set1_epi8(mask.cast_signed()));
+        sums[g] = _mm512_dpbusd_epi32(sums[g], shifted, load_i8(&q.0[g]));
+    }
+}
+
+/// The sum of what [`add_in_place`] made, each part as large as it should be.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn shift_down([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let ab = _mm512_add_epi32(_mm512_srai_epi32::<6>(a), _mm512_srai_epi32::<4>(b));
+    _mm512_add_epi32(ab, _mm512_add_epi32(_mm512_srai_epi32::<2>(c), d))
+}
+
+/// The results of two to [`MAX_DIRECT_ROWS`] activation rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
 fn direct(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
     let I2s { codes, rows, blocks, ref mut groups, ref mut q_sums, .. } = *weights;
@@ -91,7 +179,8 @@ fn direct(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>)
         *q_sum = panel::sum(q);
         lay_out(q, groups);
     }
-    // As few tiles as fit, all of about the same size; with one, weights need not stay anywhere.
+    // As few tiles as fit, all of about the same size, so that none is of one row; with one tile, weights need not stay
+    // anywhere.
     let step = n.div_ceil(n.div_ceil(TILE));
     let chunk = if n > step { (CHUNK_BYTES / (blocks * 32)).max(4).next_multiple_of(4) } else { rows };
     for row in (0..rows).step_by(chunk) {
@@ -99,7 +188,6 @@ fn direct(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>)
         for first in (0..n).step_by(step) {
             let q = (&groups[first * pairs..], &q_sums[first..]);
             match step.min(n - first) {
-                1 => direct_columns::<1>((codes, blocks), q, (out, first, row)),
                 2 => direct_columns::<2>((codes, blocks), q, (out, first, row)),
                 3 => direct_columns::<3>((codes, blocks), q, (out, first, row)),
                 _ => direct_columns::<TILE>((codes, blocks), q, (out, first, row)),
@@ -143,9 +231,10 @@ fn direct_columns<const C: usize>(
 /// Two blocks of activations by group; a block without a neighbour is followed by zeros, as it was before.
 #[target_feature(enable = "avx512f")]
 fn lay_out(q: &[i8], groups: &mut [Groups]) {
-    for (q, groups) in q.chunks(2 * BLOCK).zip(groups) {
-        for (half, block) in q.as_chunks::<32>().0.chunks(4).enumerate() {
-            for (group, q) in groups.iter_mut().zip(block) {
+    let (blocks, _) = q.as_chunks::<BLOCK>();
+    for (pair, groups) in blocks.chunks(2).zip(groups) {
+        for (half, block) in pair.iter().enumerate() {
+            for (group, q) in groups.0.iter_mut().zip(block.as_chunks::<32>().0) {
                 group[32 * half..][..32].copy_from_slice(q);
             }
         }
@@ -159,7 +248,7 @@ fn direct_rows<const R: usize, const C: usize>(rows: [&[Lane]; R], q: [&[Groups]
     let blocks = rows[0].len();
     assert!(rows.iter().all(|row| row.len() == blocks));
     assert!(q.iter().all(|q| q.len() == blocks.div_ceil(2)));
-    let mut sums = [[[_mm512_setzero_si512(); C]; R]; 2];
+    let mut sums = [[_mm512_setzero_si512(); C]; R];
     for pair in 0..blocks / 2 {
         let mut codes = [_mm512_setzero_si512(); R];
         for r in 0..R {
@@ -175,29 +264,21 @@ fn direct_rows<const R: usize, const C: usize>(rows: [&[Lane]; R], q: [&[Groups]
         let codes = rows.map(|row| _mm512_zextsi256_si512(load_block(&row[blocks - 1])));
         add_products(&mut sums, codes, q.map(|q| &q[blocks / 2]));
     }
-    let [mut even, odd] = sums;
-    for r in 0..R {
-        for c in 0..C {
-            even[r][c] = _mm512_add_epi32(even[r][c], odd[r][c]);
-        }
-    }
-    even
+    sums
 }
 
-/// Adds the products of 256 columns. With one activation row two sums for each weight row take turns: one would have
-/// to wait for itself.
+/// Adds the products of 256 columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
 fn add_products<const R: usize, const C: usize>(
-    sums: &mut [[[__m512i; C]; R]; 2],
+    sums: &mut [[__m512i; C]; R],
     codes: [__m512i; R],
     q: [&Groups; C],
 ) {
     for g in 0..4 {
-        let sums = &mut sums[if C == 1 { g % 2 } else { 0 }];
         let u = codes.map(|codes| unpack(codes)[g]);
         for c in 0..C {
-            let q = load_i8(&q[c][g]);
+            let q = load_i8(&q[c].0[g]);
             for r in 0..R {
                 sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], u[r], q);
             }
