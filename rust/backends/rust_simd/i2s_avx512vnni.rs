@@ -110,9 +110,9 @@ fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
             out[stream * quarter + i] = dot.wrapping_sub(q_sum);
         }
     }
-    for i in 4 * quarter..rows {
+    for (i, out) in out.iter_mut().enumerate().skip(4 * quarter) {
         let [dots] = one_rows([row(i)], q);
-        out[i] = _mm512_reduce_add_epi32(dots).wrapping_sub(q_sum);
+        *out = _mm512_reduce_add_epi32(dots).wrapping_sub(q_sum);
     }
 }
 
