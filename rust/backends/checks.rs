@@ -30,7 +30,8 @@ pub(super) fn batch_of(
     (rows, cols): (usize, usize),
     n_max: usize,
 ) -> Result<usize, BackendError> {
-    let n = elements.div_ceil(cols).min(n_max);
+    // One row is where a call's own cost shows, and it needs no division.
+    let n = if elements == cols { n_max.min(1) } else { elements.div_ceil(cols).min(n_max) };
     length(what, elements, n * cols)?;
     length(output.0, output.1, n.saturating_mul(rows))?;
     Ok(n)
