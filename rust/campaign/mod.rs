@@ -355,7 +355,12 @@ fn perform(
     oracle.run().map_err(oracle_failed)?;
     let plan = request.timing.as_ref().filter(|_| task.timed);
     let mut agreed = Vec::new();
-    for backend in cast.compared() {
+    // Who is prepared last finds other memory than who is first, in every process alike; so they take turns.
+    let mut sides: Vec<_> = cast.compared().iter().collect();
+    if order.index % 2 == 1 {
+        sides.reverse();
+    }
+    for backend in sides {
         // Asked before every side: the plain loops of one workload alone may take seconds.
         if let ControlFlow::Break(reason) = step(0.0, Phase::Agreement) {
             return Ok(ControlFlow::Break(reason));
