@@ -53,7 +53,7 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
             "rust/backends/plugin",
             "rust/bitnet/model/map.rs",
             "rust/export",
-            "rust/team.rs",
+            "rust/team",
             "rust/measure/callgrind.rs",
         ],
         "unsafe code is confined to kernels, the contract, plugins, the memory map, the team of threads and the words that valgrind hears",

@@ -11,11 +11,20 @@ Rust plans, measures and judges; this package shows, saves and exits.
 
 from bitnet_perfgate._core import FileError, InputError, __version__
 from bitnet_perfgate.build_times import build_time
-from bitnet_perfgate.documents import Comparison, Document, Recording, Result, TableRow, Verdict
+from bitnet_perfgate.documents import (
+    Comparison,
+    Document,
+    Recording,
+    Result,
+    TableRow,
+    TimeBreakdown,
+    Trace,
+    Verdict,
+)
 from bitnet_perfgate.imports import compare_imported, import_results
 from bitnet_perfgate.machine import doctor, workloads
 from bitnet_perfgate.magics import load_ipython_extension
-from bitnet_perfgate.models import generate, identify, make_model, model_info, trace
+from bitnet_perfgate.models import generate, identify, make_model, model_info, time_breakdown, trace
 from bitnet_perfgate.regression import (
     accept_baseline,
     compare,
@@ -40,6 +49,8 @@ __all__ = [
     "Report",
     "Result",
     "TableRow",
+    "TimeBreakdown",
+    "Trace",
     "TrialVerdict",
     "Verdict",
     "__version__",
@@ -69,6 +80,7 @@ __all__ = [
     "report",
     "run",
     "selftest",
+    "time_breakdown",
     "trace",
     "workloads",
 ]

@@ -35,6 +35,7 @@ __all__ = [
     "save_recording",
     "selftest",
     "speed_table",
+    "time_breakdown",
     "time_builds",
     "trace",
     "worker",
@@ -133,4 +134,11 @@ def trace(
     run: tuple[str, str, int],
     plugins: Sequence[str | PathLike[str]],
     subject_path: str | PathLike[str] | None = None,
+) -> str: ...
+def time_breakdown(
+    path: str | PathLike[str],
+    work: tuple[int, int, int],
+    backend: str | None,
+    run: tuple[str, str, int],
+    plugins: Sequence[str | PathLike[str]],
 ) -> str: ...

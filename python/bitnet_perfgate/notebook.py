@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from bitnet_perfgate import html, plots
+from bitnet_perfgate import html, model_plots, plots
 from bitnet_perfgate.display import printable
-from bitnet_perfgate.documents import Document, Recording, Result, Verdict
+from bitnet_perfgate.documents import Document, Recording, Result, TimeBreakdown, Trace, Verdict
 from bitnet_perfgate.reports import sections
 
 MOST_ROWS = 60
@@ -71,6 +71,73 @@ def trial_html(answer: Document) -> str:
 def trial_markdown(answer: Document) -> str:
     """The same as Markdown."""
     return f"**{answer['verdict'].upper()}** {_code(_trial(answer.data))}"
+
+
+def trace_html(trace: Trace) -> str:
+    """Where two engines part: one sentence, the map, the operations that differ."""
+    return _framed(
+        f"<p>{_text(_parted(trace))}</p>",
+        html.drawn(lambda: model_plots.divergence(trace), "Divergence"),
+        _table(DIFFERENCES, _differences(trace)) if trace["parted"] else "",
+    )
+
+
+def trace_markdown(trace: Trace) -> str:
+    """The same without the map."""
+    table = f"\n\n{_markdown_table(DIFFERENCES, _differences(trace))}" if trace["parted"] else ""
+    return _parted(trace) + table
+
+
+def breakdown_html(breakdown: TimeBreakdown) -> str:
+    """Share of the time of each operation."""
+    return _framed(
+        html.drawn(lambda: model_plots.time_breakdown(breakdown), "Time"),
+        _table(SHARES, _shares(breakdown)),
+    )
+
+
+def breakdown_markdown(breakdown: TimeBreakdown) -> str:
+    """The same as a table."""
+    return _markdown_table(SHARES, _shares(breakdown))
+
+
+DIFFERENCES = ("operation", "differing values", "max abs", "relative", "codes flipped")
+SHARES = ("phase", "operation", "time, ms", "share, per cent")
+
+
+def _parted(trace: Trace) -> str:
+    sides = f"{trace['subject']} and {trace['reference']}"
+    first = trace["first"]
+    if first is None:
+        return f"{sides} do not part on {len(trace['tokens'])} tokens"
+    return f"{sides} part at {first['name']}, position {first['position']}, value {first['index']}"
+
+
+def _differences(trace: Trace) -> list[list[str]]:
+    return [
+        [
+            row["name"],
+            f"{row['differing']:,} of {row['values']:,}",
+            f"{row['max_abs']:.3g}",
+            f"{row['relative']:.3g}",
+            "" if row["codes_flipped"] is None else str(row["codes_flipped"]),
+        ]
+        for row in trace["operations"]
+        if row["differing"]
+    ]
+
+
+def _shares(breakdown: TimeBreakdown) -> list[list[str]]:
+    return [
+        [
+            phase["phase"],
+            row["operation"],
+            f"{row['elapsed_ns'] * 1e-6:.3f}",
+            f"{100 * row['elapsed_ns'] / phase['elapsed_ns']:.1f}",
+        ]
+        for phase in breakdown["phases"]
+        for row in phase["operations"]
+    ]
 
 
 SERIES = ("workload", "backend", "meter", "launches", "samples")

@@ -119,7 +119,7 @@ def paired_samples(result: Result, place: int | None = None, theme: Theme = LIGH
         row["index"] for row in result.recording["launches"] if row.get("stage", 1) == comparison["stage"]
     ]
     starts, total = _starts(sides, launches)
-    figure, (above, below) = _figure(theme, (7.4, 5.4), 2, height_ratios=[3, 2])
+    figure, (above, below) = new_figure(theme, (7.4, 5.4), 2, height_ratios=[3, 2])
     scale, unit = _time_unit(comparison["subject_ns"] or comparison["other_ns"] or 1.0)
     for series, colour, mark in zip(sides, (theme.subject, theme.other), ("o", "x"), strict=True):
         x, y = _positions(series, starts)
@@ -128,7 +128,7 @@ def paired_samples(result: Result, place: int | None = None, theme: Theme = LIGH
         )
     above.set_ylabel(f"time per call ({unit})")
     _plain_log(above.yaxis, above.set_yscale)
-    _legend(above, theme, 2)
+    add_legend(above, theme, 2)
     seen: dict[int, int] = {}
     places = []
     for block in blocks:
@@ -149,14 +149,14 @@ def paired_samples(result: Result, place: int | None = None, theme: Theme = LIGH
     _ratio_ticks(below.yaxis, *below.get_ylim())
     below.set_ylabel("time ratio")
     below.set_xlabel("block, in the order measured; a line starts a fresh process")
-    _legend(below, theme, 4)
+    add_legend(below, theme, 4)
     for axes in (above, below):
         axes.set_xlim(0, total)
         for start in list(starts.values())[1:]:
             axes.axvline(start, color=theme.grid, lw=1.0, zorder=0)
     above.tick_params(labelbottom=False)
     subject, other = printable(comparison["subject"]), printable(comparison["other"])
-    _title(figure, theme, f"Did the machine drift, and does {subject} still differ from {other}?",
+    set_title(figure, theme, f"Did the machine drift, and does {subject} still differ from {other}?",
            _short(comparison["workload"]))  # fmt: skip
     return figure
 
@@ -175,7 +175,7 @@ def forest(result: Result, theme: Theme = LIGHT) -> Figure:
     groups = [[row for row in rows if row["against"] == kind] for kind in kinds]
     heights = [max(len(group), 2) + 1.5 for group in groups]
     size = (7.4, 0.235 * sum(heights) + 1.2 + 0.5 * len(groups))
-    figure, all_axes = _figure(theme, size, len(groups), height_ratios=heights)
+    figure, all_axes = new_figure(theme, size, len(groups), height_ratios=heights)
     edges = result.verdict["policy"].get("severity")
     for axes, kind, group in zip(all_axes, kinds, groups, strict=True):
         _forest_panel(axes, group, edges if kind != "reference" else None, theme)
@@ -187,7 +187,7 @@ def forest(result: Result, theme: Theme = LIGHT) -> Figure:
         axes.set_title(names[kind], loc="left", fontsize=9, color=theme.muted)
     all_axes[-1].set_xlabel("time ratio: right of 1 is slower")
     _severity_legend(figure, rows, theme)
-    _title(figure, theme, "Is anything slower than allowed?", "estimate, interval; a dash marks the limit")
+    set_title(figure, theme, "Is anything slower than allowed?", "estimate, interval; a dash marks the limit")
     return figure
 
 
@@ -233,7 +233,7 @@ def history(
     points = [(row, result.recording["created"]) for row, result in found if row and row["interval"]]
     if len(points) < 2:
         raise NotMeasuredError(f"no accepted recording holds {wanted['workload']}")
-    figure, (axes,) = _figure(theme, (7.4, 3.4), 1)
+    figure, (axes,) = new_figure(theme, (7.4, 3.4), 1)
     for x, (row, _) in enumerate(points):
         last = x == len(points) - 1
         colour = theme.other if last else theme.subject
@@ -244,9 +244,9 @@ def history(
     axes.set_xticks(range(len(points)), [f"{when[5:10]}\n{when[11:16]}" for _, when in points], fontsize=8)
     axes.set_xlim(-0.6, len(points) - 0.4)
     axes.set_ylabel("time ratio to the reference")
-    _legend(axes, theme, 2)
-    _title(figure, theme, f"Has {printable(wanted['subject'])} become slower since the accepted recordings?",
-           _short(wanted["workload"]))  # fmt: skip
+    add_legend(axes, theme, 2)
+    question = f"Has {printable(wanted['subject'])} become slower since the accepted recordings?"
+    set_title(figure, theme, question, _short(wanted["workload"]))
     return figure
 
 
@@ -272,7 +272,7 @@ def roofline(result: Result, theme: Theme = LIGHT) -> Figure:
     ]
     if not points:
         raise NotMeasuredError("no kernel with counted operations and bytes was timed")
-    figure, (axes,) = _figure(theme, (7.4, 4.6), 1)
+    figure, (axes,) = new_figure(theme, (7.4, 4.6), 1)
     lowest, highest = (edge(x for _, x in points) for edge in (min, max))
     roof = max(roofs.values())
     span = [lowest / 4, max(highest * 4, 2 * roof / min(slopes.values()))]
@@ -293,7 +293,7 @@ def roofline(result: Result, theme: Theme = LIGHT) -> Figure:
     axes.set_ylim(min([*rates, *(value * span[0] for value in slopes.values())]) / 2, 2 * roof)
     axes.set_xlabel("operations per weight byte")
     axes.set_ylabel("GOP/s")
-    _title(figure, theme, "How close do the kernels come to this machine's ceilings?", "")
+    set_title(figure, theme, "How close do the kernels come to this machine's ceilings?", "")
     return figure
 
 
@@ -320,9 +320,10 @@ def css_svg(figure: Figure) -> str:
     return text
 
 
-def _figure(
+def new_figure(
     theme: Theme, size: tuple[float, float], n_panels: int, height_ratios: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
+    """A figure with panels below one another. Raises `NotMeasuredError` where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -344,12 +345,14 @@ def _figure(
     return figure, panels
 
 
-def _title(figure: Figure, theme: Theme, question: str, detail: str) -> None:
+def set_title(figure: Figure, theme: Theme, question: str, detail: str) -> None:
+    """The question that the plot answers, and what it is about."""
     text = f"{question}\n{detail}" if detail else question
     figure.suptitle(text, color=theme.ink, fontsize=10.5, x=0.01, ha="left", linespacing=1.5)
 
 
-def _legend(axes: Axes, theme: Theme, n_columns: int) -> None:
+def add_legend(axes: Axes, theme: Theme, n_columns: int) -> None:
+    """Above the panel, where it covers nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=n_columns, fontsize=8, frameon=False,
                 labelcolor=theme.ink, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.2)  # fmt: skip
 

@@ -5,6 +5,7 @@
 //! `RuntimeError` that asks for a report.
 
 mod baselines;
+mod breakdown;
 mod builds;
 mod documents;
 mod imports;
@@ -230,6 +231,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
     baselines::register(module)?;
+    breakdown::register(module)?;
     builds::register(module)?;
     models::register(module)?;
     imports::register(module)?;

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How an engine is asked for from Python: rule of rounding, type of the cache, threads.
-type Asked = (String, String, usize);
+pub(super) type Asked = (String, String, usize);
 
-fn options(
+pub(super) fn options(
     (numerics, cache, threads): &Asked,
     context: usize,
     batch: usize,
@@ -44,24 +44,28 @@ fn options(
     })
 }
 
-fn opened(path: &Path) -> PyResult<Gguf<'static>> {
+pub(super) fn opened(path: &Path) -> PyResult<Gguf<'static>> {
     Gguf::open(path).map_err(|why| typed_error(&why))
 }
 
 /// An error about a file that does not name it yet.
-fn about(path: &Path, why: impl std::fmt::Display) -> PyErr {
+pub(super) fn about(path: &Path, why: impl std::fmt::Display) -> PyErr {
     input_error(format!("{}: {why}", path.display()))
 }
 
 /// Every backend that can run here, plugins behind the built-in ones.
-fn available(plugins: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
+pub(super) fn available(plugins: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
     let mut known = backends::all();
     known.extend(campaign::load(plugins).map_err(input_error)?);
     Ok(known)
 }
 
 /// The named backend, or the last one here whose name begins so: the fastest.
-fn chosen(known: &[Arc<dyn Backend>], name: Option<&str>, prefix: &str) -> PyResult<Arc<dyn Backend>> {
+pub(super) fn chosen(
+    known: &[Arc<dyn Backend>],
+    name: Option<&str>,
+    prefix: &str,
+) -> PyResult<Arc<dyn Backend>> {
     let found = match name {
         Some(name) => known.iter().find(|backend| backend.name() == name),
         None => known.iter().rev().find(|backend| {
@@ -152,7 +156,7 @@ fn generate(
     guarded(py, move || {
         let gguf = opened(&path)?;
         let (config, graph, tensors) = read_model(&gguf).map_err(|why| about(&path, why))?;
-        let context = within_context(config.context, prompt.len(), n)?;
+        let context = within_context(config.context, prompt.len(), n.saturating_sub(1))?;
         let backend = chosen(&available(&plugins)?, backend.as_deref(), "rust-")?;
         let options = options(&run, context, prompt.len(), 1)?;
         let mut engine = inference::engine(backend.as_ref(), &graph, &tensors, &options)
@@ -184,14 +188,16 @@ fn generate(
     })
 }
 
-fn within_context(context: usize, prompt: usize, n: usize) -> PyResult<usize> {
+/// The positions that a prompt and the tokens `more` after it take.
+pub(super) fn within_context(context: usize, prompt: usize, more: usize) -> PyResult<usize> {
     if prompt == 0 {
         return Err(input_error("no tokens were given, at least one is needed"));
     }
-    let needed = prompt.saturating_add(n.saturating_sub(1));
+    let needed = prompt.saturating_add(more);
     if needed > context {
+        let and_more = if more == 0 { String::new() } else { format!(" and {more} more") };
         return Err(input_error(format!(
-            "{prompt} tokens and {n} more need {needed} positions, and the model was made for {context}"
+            "{prompt} tokens{and_more} need {needed} positions, and the model was made for {context}"
         )));
     }
     Ok(needed)
@@ -226,7 +232,7 @@ fn trace(
         let (config, graph, tensors) = read_model(&gguf).map_err(|why| about(&path, why))?;
         let (_, subject_graph, subject_tensors) =
             read_model(&subject_gguf).map_err(|why| about(file_of_subject, why))?;
-        let context = within_context(config.context, tokens.len(), 1)?;
+        let context = within_context(config.context, tokens.len(), 0)?;
         let batch = if step { 1 } else { tokens.len() };
         let options = options(&run, context, batch, batch)?;
         let engine = |backend, graph, tensors: &_, file: &Path| {
