@@ -143,7 +143,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["workload"],
         row["subject"],
-        f"{row['against']} {row['other']}",
+        " ".join(dict.fromkeys((row["against"], row["other"]))),
         "not measured" if row["ratio"] is None else f"{row['ratio']:.3f}",
         f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "not measured",
         row["verdict"] or "not judged",
@@ -204,7 +204,7 @@ STYLE = """\
 .perfgate td, .perfgate th { text-align: left !important; vertical-align: top; }
 .perfgate td.pass { color: var(--pass); } .perfgate td.fail { color: var(--fail); }
 .perfgate td.neutral { color: var(--neutral); } .perfgate td.skipped { color: var(--muted); }
-.perfgate code { background: transparent; color: inherit; }
+.perfgate code { background: transparent !important; color: inherit !important; }
 .perfgate td small { display: block; color: var(--muted); }
 .perfgate svg { max-width: 720px; height: auto; }
 """
