@@ -153,7 +153,9 @@ def show_doctor(console: Console, document: Document, verbosity: int) -> None:
     table = _table("backend", "here", "compiler", "optimised", *(["flags"] if detailed else []))
     for backend in document["backends"]:
         here = Text("yes", style="green") if backend["available"] else Text("no", style="yellow")
-        compiler = _text(f"{backend['compiler']} {backend['version']}")
+        # rustc's version begins with its name, a C compiler's does not.
+        version = backend["version"].removeprefix(f"{backend['compiler']} ")
+        compiler = _text(f"{backend['compiler']} {version}")
         flags = [_text(backend["flags"])] if detailed else []
         table.add_row(_text(backend["name"]), here, compiler, _text(backend["optimisation"]), *flags)
     _section(console, "Backends", table)
@@ -238,9 +240,10 @@ def show_import(console: Console, recording: Recording, target: str) -> None:
     origin, samples = recording["origin"], sum(len(row["value_ns"]) for row in recording["series"])
     known = list(origin["benchmarks"].values())
     summaries = sum(1 for row in known if row.get("summary"))
+    benchmarks = f"{len(known)} benchmark" if len(known) == 1 else f"{len(known)} benchmarks"
     console.print(
         _text(
-            f"{origin['tool']}: {len(known)} benchmarks of {', '.join(origin['files'])}, {samples} samples, "
+            f"{origin['tool']}: {benchmarks} of {', '.join(origin['files'])}, {samples} samples, "
             f"{summaries} known by a summary alone"
         )
     )

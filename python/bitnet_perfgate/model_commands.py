@@ -39,7 +39,7 @@ def make(
     file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="The file to write.")],
     preset: Annotated[str, typer.Option("--preset", help="The shape: a public model's, or tiny.")] = "tiny",
     format: Annotated[
-        str, typer.Option("--format", help="How linear layers are stored: i2_s, tl1, tl2, ...")
+        str, typer.Option("--format", help="How linear layers are stored: i2_s, tl1, tl2 or f16.")
     ] = "i2_s",
     seed: options.Seed = DEFAULT_SEED,
     quiet: options.Quiet = False,
@@ -76,7 +76,7 @@ def generate(
     cache: Cache = "f16",
     format: options.Format = "human",
 ) -> int:
-    """Run a prompt of token ids, then the most likely token, n times."""
+    """Run a prompt of token ids, then the likeliest token, n times."""
     found = perfgate.generate(
         model,
         token_ids(tokens),
@@ -121,7 +121,9 @@ def trace(
     format: options.Format = "human",
     verbose: options.Verbose = False,
 ) -> int:
-    """Run two engines over the same tokens and find the first operation at which they part.
+    """Find the first operation at which two engines part.
+
+    Both run the same tokens.
 
     Exit codes: 0 they do not part, 1 they do, 2 usage or unreadable input.
     """

@@ -27,9 +27,12 @@ def verdict_html(verdict: Verdict) -> str:
     """Decision, evidence, route, and the judged comparisons."""
     route = verdict["route"]
     judged = [row for row in verdict.comparisons if row.verdict]
+    failures = verdict["agreement"]["failures"]
     return _framed(
         _card(verdict.verdict, f"<b>Evidence</b> <code>{_text(verdict.evidence)}</code>"),
-        _table(HEADINGS, [_cells(row.data) for row in judged]),
+        f"<p><b>Agreement</b>: {_text(_agreement(verdict))}</p>",
+        _table(FAILURES, [_failure(row) for row in failures]) if failures else "",
+        _table(HEADINGS, [_cells(row.data) for row in judged]) if judged else f"<p>{NOTHING_JUDGED}</p>",
         f"<p><b>Next</b>: {_text(route['next'])}: {_text(route['reason'])}</p>",
     )
 
@@ -37,8 +40,12 @@ def verdict_html(verdict: Verdict) -> str:
 def verdict_markdown(verdict: Verdict) -> str:
     """The same as Markdown."""
     judged = [row for row in verdict.comparisons if row.verdict]
-    line = f"**{verdict.verdict.upper()}** {_code(verdict.evidence)}"
-    return f"{line}\n\n{comparisons_markdown(judged)}"
+    failures = verdict["agreement"]["failures"]
+    parts = [f"**{verdict.verdict.upper()}** {_code(verdict.evidence)}", f"Agreement: {_agreement(verdict)}"]
+    if failures:
+        parts.append(_markdown_table(FAILURES, [_failure(row) for row in failures]))
+    parts.append(comparisons_markdown(judged) if judged else NOTHING_JUDGED)
+    return "\n\n".join(parts)
 
 
 def comparisons_html(comparisons: Sequence[Document]) -> str:
@@ -140,6 +147,21 @@ def _shares(breakdown: TimeBreakdown) -> list[list[str]]:
     ]
 
 
+FAILURES = ("workload", "backend", "first difference", "cause")
+NOTHING_JUDGED = "No speed was judged."
+
+
+def _agreement(verdict: Verdict) -> str:
+    found = verdict["agreement"]
+    return f"{found['exact']} of {found['n']} results equal the oracle's to the bit"
+
+
+def _failure(row: Mapping[str, Any]) -> list[str]:
+    first = row.get("first_mismatch")
+    where = f"at {first['index']}: expected {first['expected']}, got {first['actual']}" if first else "-"
+    return [row["workload"], row["backend"], where, row.get("cause") or "unknown"]
+
+
 SERIES = ("workload", "backend", "meter", "launches", "samples")
 
 
@@ -188,7 +210,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["workload"],
         row["subject"],
-        f"{row['against']} {row['other']}",
+        " ".join(dict.fromkeys((row["against"], row["other"]))),
         "not measured" if row["ratio"] is None else f"{row['ratio']:.3f}",
         f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "not measured",
         row["verdict"] or "not judged",
@@ -244,7 +266,12 @@ STYLE = """\
 .perfgate .card.pass { border-color: var(--pass); } .perfgate .card.fail { border-color: var(--fail); }
 .perfgate .card.neutral { border-color: var(--neutral); }
 .perfgate .wide { overflow-x: auto; margin: 8px 0; }
-.perfgate table { color: var(--ink); font-size: 13px; } .perfgate td, .perfgate th { text-align: left; }
+.perfgate table { color: var(--ink); font-size: 13px; }
+.perfgate tr { background: transparent !important; }
+.perfgate td, .perfgate th { text-align: left !important; vertical-align: top; }
+.perfgate td.pass { color: var(--pass); } .perfgate td.fail { color: var(--fail); }
+.perfgate td.neutral { color: var(--neutral); } .perfgate td.skipped { color: var(--muted); }
+.perfgate code { background: transparent !important; color: inherit !important; }
 .perfgate td small { display: block; color: var(--muted); }
 .perfgate svg { max-width: 720px; height: auto; }
 """

@@ -48,6 +48,8 @@ RATIOS = (
 )
 MOST_TICKS = 7
 CLOSE_RATIOS = (0.3, 0.7, 0.9, 1.1, 1.2, 3.0)
+# Beyond it the labels of close ratios overlap, however few there are.
+WIDE_RANGE = 2.5
 TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 BANDWIDTH, COMPUTE = "_gb_per_s", "_gop_per_s"
 LONGEST_NAME = 44
@@ -366,8 +368,11 @@ def _severity_legend(figure: Figure, rows: Sequence[Mapping[str, Any]], theme: T
         for name in SEVERITIES
         if name in present
     ]
-    if any(row["verdict"] != "pass" for row in rows):
-        handles.append(Line2D([], [], lw=0, label="? undecided   ! too slow"))
+    signs = {"neutral": "? undecided", "fail": "! too slow"}
+    verdicts = {row["verdict"] for row in rows}
+    if verdicts & signs.keys():
+        label = "   ".join(sign for verdict, sign in signs.items() if verdict in verdicts)
+        handles.append(Line2D([], [], lw=0, label=label))
     figure.legend(
         handles=handles, loc="outside lower left", ncols=5, fontsize=8, frameon=False, labelcolor=theme.ink
     )
@@ -388,7 +393,7 @@ def _ratio_ticks(axis: Axis, lowest: float, highest: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     ticks = [ratio for ratio in RATIOS if lowest <= ratio <= highest]
-    if len(ticks) > MOST_TICKS:
+    if len(ticks) > MOST_TICKS or highest / lowest > WIDE_RANGE:
         ticks = [ratio for ratio in ticks if ratio not in CLOSE_RATIOS]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())
