@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("inference", &["bitnet", "team", "backends", "rng", "units"]),
     ("workloads", &["bitnet", "backends", "inference", "parity", "rng", "units"]),
     ("record", &["measure", "parity", "units"]),
-    ("campaign", &["bitnet", "workloads", "backends", "measure", "parity", "record", "rng", "units"]),
+    ("campaign", &["bitnet", "team", "workloads", "backends", "measure", "parity", "record", "rng", "units"]),
     ("gate", &["record", "stats", "units"]),
     ("session", &["campaign", "gate", "stats", "record", "units"]),
     ("report", &["record", "gate", "units"]),

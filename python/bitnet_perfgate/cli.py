@@ -166,12 +166,16 @@ def list_workloads(profile: options.Profile = "quick", format: options.Format = 
 
 @app.command()
 def doctor(
-    plugin: options.Plugin = None, format: options.Format = "human", verbose: options.Verbose = False
+    plugin: options.Plugin = None,
+    ceilings: Annotated[
+        bool, typer.Option("--ceilings", help="Measure this machine's ceilings, too: GB/s and GOP/s.")
+    ] = False,
+    format: options.Format = "human",
+    verbose: options.Verbose = False,
 ) -> int:
     """Say what is available here, and why not."""
-    present(
-        gate.doctor(plugin or ()), format, lambda console, found: display.show_doctor(console, found, verbose)
-    )
+    found = gate.doctor(plugin or (), ceilings)
+    present(found, format, lambda console, found: display.show_doctor(console, found, verbose))
     return 0
 
 

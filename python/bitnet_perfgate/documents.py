@@ -243,6 +243,10 @@ class TableRow:
     """Time of the subject over time of the other side: below 1 is faster."""
     interval: tuple[float, float] | None
     """Bounds of the ratio."""
+    efficiency: float | None
+    """Share of the measured ceiling that binds which the subject's fastest call reaches."""
+    binds: str | None
+    """That ceiling's name in the recording."""
     verdict: str
     """``pass``, ``neutral``, ``fail``, or ``-`` where no rule applies."""
     reason: str

@@ -5,6 +5,7 @@
 //! are values with reasons, never silent skips. A backend computes; it never times, compares or falls back.
 
 mod build_info;
+pub mod ceilings;
 mod checks;
 #[cfg(feature = "ffi")]
 pub mod contract;

@@ -5,6 +5,10 @@
 //! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`]. An instruction set is an [`Isa`],
 //! and takes from a narrower one whatever it does not do better.
 
+pub(super) mod ceilings;
+mod ceilings_avx2;
+mod ceilings_avx512vnni;
+mod ceilings_avxvnni;
 mod float;
 mod float_avx2;
 mod float_avx512;
