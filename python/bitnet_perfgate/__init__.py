@@ -22,6 +22,7 @@ from bitnet_perfgate.arrays import (
     unpack,
 )
 from bitnet_perfgate.build_times import build_time
+from bitnet_perfgate.callables import CallableBackend, backend
 from bitnet_perfgate.documents import Comparison, Document, Recording, Result, TableRow, Verdict
 from bitnet_perfgate.gguf import Model
 from bitnet_perfgate.imports import compare_imported, import_results
@@ -41,10 +42,12 @@ from bitnet_perfgate.revisions import compare_revision
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
 from bitnet_perfgate.selftest import selftest
 from bitnet_perfgate.side_by_side import compare_callables
+from bitnet_perfgate.sides import measure, parity
 from bitnet_perfgate.trials import TrialVerdict, judge_trial, judge_trials
 
 __all__ = [
     "Activations",
+    "CallableBackend",
     "Comparison",
     "Document",
     "FileError",
@@ -60,6 +63,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "accept_baseline",
+    "backend",
     "backends",
     "build_time",
     "compare",
@@ -83,8 +87,10 @@ __all__ = [
     "load_verdict",
     "make_model",
     "matmul",
+    "measure",
     "model_info",
     "pack",
+    "parity",
     "plan",
     "quantize",
     "quantize_activations",

@@ -86,7 +86,7 @@ def show_result(console: Console, result: Result, saved: Sequence[str], verbosit
         if counted:
             _show_counts(console, result, verbosity)
         elif timed:
-            _show_speeds(console, result.table, verbosity)
+            _show_speeds(console, result, verbosity)
         if not builds:
             _show_agreement(console, result, verbosity)
         _show_accuracy(console, recording, verbosity)
@@ -291,8 +291,9 @@ def _show_setting(console: Console, recording: Recording) -> None:
         )
 
 
-def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) -> None:
+def _show_speeds(console: Console, result: Result, verbosity: int) -> None:
     """Required comparisons in full, plugins too; everything else condensed unless asked for."""
+    table = result.table
     timed: dict[tuple[str, str], list[TableRow]] = {}
     for row in table:
         if row.subject_value is not None:
@@ -316,8 +317,21 @@ def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) ->
     if rest and verbosity <= 0:
         lines = [_condensed(pair, timed[pair]) for pair in rest]
         _section(console, "Also timed, not judged (-v shows all)", _lines(lines))
+    _show_empty_calls(console, result)
     if timed and verbosity > 0:
         _section(console, "How to read the numbers", _text(SPEED_MEANING))
+
+
+def _show_empty_calls(console: Console, result: Result) -> None:
+    """What the way into Python callables costs, beside the time of the whole call."""
+    whole = {(row.workload, row.subject): row.subject_ns for row in result.table if row.subject_ns}
+    lines = [
+        f"{workload} on {name}: {ns / 1000:.1f} of {whole[workload, name] / 1000:.1f} us"
+        for (workload, name), ns in result.empty_calls.items()
+        if (workload, name) in whole
+    ]
+    if lines:
+        _section(console, "Included: the way into Python, by an empty call", _lines(lines))
 
 
 def _show_counts(console: Console, result: Result, verbosity: int) -> None:

@@ -7,6 +7,7 @@
 mod arrays;
 mod baselines;
 mod builds;
+mod callables;
 mod documents;
 mod imports;
 mod models;
