@@ -232,7 +232,8 @@ def _place(target: Any) -> str:
 
 def code_hash(target: Any) -> str:
     """A hash of the bytecode of a function, or of a class's functions; empty where there is none."""
-    functions = list(vars(target).values()) if isinstance(target, type) else [target]
+    # By name: a class that was carried has its functions in another order.
+    functions = [of for _, of in sorted(vars(target).items())] if isinstance(target, type) else [target]
     codes = [code for function in functions if (code := getattr(function, "__code__", None))]
     if not codes:
         return ""

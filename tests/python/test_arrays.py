@@ -262,6 +262,7 @@ def test_a_model_is_a_mapping_of_its_tensors() -> None:
     for name, tensor in model.items():
         row = next(row for row in info["tensors"] if row["name"] == name)
         stored = raw[row["offset"] : row["offset"] + row["bytes"]]
+        assert model.shapes[name] == tuple(row["sides"][::-1])
         if isinstance(tensor, gate.PackedWeights):
             assert tensor.shape == model.shapes[name]
             assert (tensor.bytes == stored).all()

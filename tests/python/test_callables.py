@@ -134,16 +134,22 @@ def test_a_callable_that_decays_is_not_timed(timed: gate.Result) -> None:
     assert "decays@python" not in {series["backend"] for series in timed.recording["series"]}
 
 
-def test_a_function_of_a_notebook_is_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["ByNumpy", "from_oracle"])
+def test_what_a_notebook_defines_is_carried(name: str) -> None:
     """`__main__` is no module that another process could import."""
-    monkeypatch.setattr(right, "__module__", "__main__")
-    place = callables.address(gate.backend("mine")(right))
+    notebook: dict[str, Any] = {"__name__": "__main__"}
+    exec(RIGHT, notebook)
+    mine = notebook[name]
+    place = callables.address(mine)
     assert "pickled" in json.loads(place)
-    code = "import sys; from bitnet_perfgate import callables; print(callables.found(*sys.argv[1:]).name)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "mine@python", place], capture_output=True, text=True, check=True
+    code = (
+        "import sys; from bitnet_perfgate import callables\n"
+        "print(callables.code_hash(callables.found(*sys.argv[1:]).target))"
     )
-    assert done.stdout == "mine@python\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code, mine.name, place], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [callables.code_hash(mine.target)]
 
 
 def test_without_cloudpickle_a_local_function_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
