@@ -91,7 +91,7 @@ def show_result(console: Console, result: Result, saved: Sequence[str], verbosit
         if counted:
             _show_counts(console, result, verbosity)
         elif timed:
-            _show_speeds(console, result.table, verbosity)
+            _show_speeds(console, result, verbosity)
             _show_efficiency(console, result, verbosity)
         if not builds:
             _show_agreement(console, result, verbosity)
@@ -302,8 +302,9 @@ def _show_setting(console: Console, recording: Recording) -> None:
         )
 
 
-def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) -> None:
+def _show_speeds(console: Console, result: Result, verbosity: int) -> None:
     """Required comparisons in full, plugins too; everything else condensed unless asked for."""
+    table = result.table
     timed: dict[tuple[str, str], list[TableRow]] = {}
     for row in table:
         if row.subject_value is not None:
@@ -327,6 +328,7 @@ def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) ->
     if rest and verbosity <= 0:
         lines = [_condensed(pair, timed[pair]) for pair in rest]
         _section(console, "Also timed, not judged (-v shows all)", _lines(lines))
+    _show_empty_calls(console, result)
     if timed and verbosity > 0:
         _section(console, "How to read the numbers", _text(SPEED_MEANING))
 
@@ -386,6 +388,18 @@ def _show_ceilings(console: Console, ceilings: Mapping[str, Any]) -> None:
     _section(console, title, table, _text(f"caches: {caches or 'sizes unknown'}"))
     absent = [{"what": row["name"], "reason": row["reason"]} for row in ceilings["absent"]]
     _show_grouped(console, "Ceilings not measured", absent, verbosity=1)
+
+
+def _show_empty_calls(console: Console, result: Result) -> None:
+    """What the way into Python callables costs, beside the time of the whole call."""
+    whole = {(row.workload, row.subject): row.subject_ns for row in result.table if row.subject_ns}
+    lines = [
+        f"{workload} on {name}: {ns / 1000:.1f} of {whole[workload, name] / 1000:.1f} us"
+        for (workload, name), ns in result.empty_calls.items()
+        if (workload, name) in whole
+    ]
+    if lines:
+        _section(console, "Included: the way into Python, by an empty call", _lines(lines))
 
 
 def _show_counts(console: Console, result: Result, verbosity: int) -> None:

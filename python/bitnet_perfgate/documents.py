@@ -271,6 +271,17 @@ class Result:
         ]
         return cls(recording, verdict, table)
 
+    @property
+    def empty_calls(self) -> dict[tuple[str, str], float]:
+        """What the way into a callable costs: ns of an empty call by workload id and backend name.
+
+        An empty call does everything around a Python callable and calls a function of the same signature that
+        computes nothing: the median of about 30 in the first process. The times of the backend include it.
+        """
+        rows = self.recording.agreements
+        measured = (row for row in rows if "empty_call_ns" in row["metrics"])
+        return {(row["workload"], row["backend"]): row["metrics"]["empty_call_ns"] for row in measured}
+
     def _repr_html_(self) -> str:
         from bitnet_perfgate import notebook
 

@@ -29,6 +29,18 @@ def doctor(plugins: Iterable[str | os.PathLike[str]] = (), ceilings: bool = Fals
     return Document({**found, "environment": environment()})
 
 
+def backends() -> list[str]:
+    """Names of the built-in backends that can run here: the oracle first, Rust before C++, the faster later.
+
+    `doctor` says of the others why not.
+
+    Example:
+        >>> backends()[0]
+        'rust-scalar'
+    """
+    return [backend["name"] for backend in doctor()["backends"] if backend["available"]]
+
+
 def workloads(profile: str = "quick") -> Document:
     """The workloads of a profile, ``quick`` or ``full``. The command is called ``list``.
 

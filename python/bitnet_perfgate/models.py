@@ -75,7 +75,8 @@ def model_info(path: str | os.PathLike[str]) -> Document:
 
     Returns:
         ``architecture``, ``name``, ``bytes``; ``types``, tensors and bytes of each type; ``tensors``, each
-        with its name, type, sides (K first) and bytes; ``runs``, and either the model's sides or ``why_not``.
+        with its name, type, sides (K first), offset in the file and bytes; ``runs``, and either the model's
+        sides or ``why_not``.
 
     Raises:
         InputError: not a GGUF file.

@@ -219,6 +219,13 @@ pub trait Matmul {
         None
     }
 
+    /// Everything that [`Matmul::matmul_i8_i32`] does around a kernel which it does not reach directly, and nothing of the
+    /// kernel: what the way to it costs, for whoever has a clock. `out` is no result. `None` where there is no such way.
+    fn empty_call(&mut self, q: &[i8], out: &mut [i32]) -> Option<Result<(), BackendError>> {
+        let _ = (q, out);
+        None
+    }
+
     /// Bytes that preparing allocated beyond the weights it was given: what repacking and scratch cost in memory.
     /// `None` where the backend does not say.
     fn prepared_bytes(&self) -> Option<usize> {

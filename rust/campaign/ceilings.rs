@@ -120,7 +120,7 @@ impl Machine {
             return Err(format!("{} threads would read more than {COLD_BYTES} bytes", team.threads()));
         }
         self.fastest(own_bytes * team.threads(), &|read, calls| {
-            team.run(&|part| (0..calls).for_each(|_| read(&parts[part][..own_bytes])));
+            team.share(team.threads(), &|_, part| (0..calls).for_each(|_| read(&parts[part][..own_bytes])));
         })
     }
 
@@ -135,7 +135,7 @@ impl Machine {
         }
         let next: Vec<AtomicUsize> = pieces.iter().map(|_| AtomicUsize::new(0)).collect();
         self.fastest(PIECE_BYTES * team.threads(), &|read, calls| {
-            team.run(&|part| {
+            team.share(team.threads(), &|_, part| {
                 for _ in 0..calls {
                     let piece = next[part].fetch_add(1, Ordering::Relaxed);
                     read(pieces[part][piece % pieces[part].len()]);
@@ -167,7 +167,7 @@ impl Machine {
 fn operations(team: &Team, arithmetic: &Arithmetic) -> Rate {
     let operations = (arithmetic.run)(ROUNDS) * team.threads() as u64;
     let call_ns = measure::fastest_call_ns(&mut |calls| {
-        team.run(&|_| {
+        team.share(team.threads(), &|_, _| {
             (arithmetic.run)(calls * ROUNDS);
         });
     });

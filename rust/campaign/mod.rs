@@ -34,7 +34,7 @@ use crate::workloads::{Category, Inputs, Run, Workload};
 pub use cast::{Cast, Group};
 pub use ceilings::{Ceilings, measure_ceilings};
 pub use launch::{LaunchOrder, WorkerCommand, launch};
-pub use selection::{Builds, Selection, SelectionError, load};
+pub use selection::{Brought, Builds, Find, Selection, SelectionError, find_none, load};
 use serde::{Deserialize, Serialize};
 use slowed::Slowed;
 use std::collections::BTreeSet;
@@ -404,19 +404,19 @@ fn perform(
         if order.index > 0 && cast.is_bystander(backend.name()) {
             continue;
         }
-        let affordable = timing::affordable(workload, backend.isa());
+        let untimed = timing::why_untimed(workload, backend.isa());
         let plain = matches!(backend.isa(), "scalar" | "portable");
-        if plain && !timing::bearable(workload) {
+        if let Some(reason) = timing::why_unbearable(workload, backend.isa()) {
             let what = format!("{} on {}", workload.id, backend.name());
-            found.recording.skipped.push(skip(&what, timing::UNBEARABLE));
+            found.recording.skipped.push(skip(&what, reason));
             continue;
         }
         let counts = plan.is_some_and(TimingPlan::counts);
         let wanted = !plain || !counts || cast.requires_plain_loops(backend.name());
-        let timed = plan.is_some() && affordable && wanted;
-        if plan.is_some() && !affordable {
+        let timed = plan.is_some() && untimed.is_none() && wanted;
+        if let Some(reason) = untimed.filter(|_| plan.is_some()) {
             let what = format!("timing of {} on {}", workload.id, backend.name());
-            found.recording.skipped.push(skip(&what, timing::TOO_SLOW));
+            found.recording.skipped.push(skip(&what, reason));
         }
         // Counts do not depend on what lies in which cache.
         let over = if timed && !counts { &inputs } else { &first_copy };
@@ -427,7 +427,13 @@ fn perform(
                     .skipped
                     .push(skip(&format!("{} on {}", workload.id, backend.name()), &reason));
             }
-            agree::First::Failed(row) => found.recording.agreements.push(*row),
+            agree::First::Failed(row) => {
+                // Whoever was interrupted has not failed.
+                if let ControlFlow::Break(reason) = step(0.0, Phase::Agreement) {
+                    return Ok(ControlFlow::Break(reason));
+                }
+                found.recording.agreements.push(*row);
+            }
             agree::First::Agreed(mut row, run) => {
                 if expecting.name() != cast.oracle().name() {
                     row.extra.insert("expected_by".into(), expecting.name().into());

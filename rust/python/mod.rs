@@ -4,9 +4,11 @@
 //! signals between steps, and keeps what was measured when it is interrupted. No panic crosses: it becomes a
 //! `RuntimeError` that asks for a report.
 
+mod arrays;
 mod baselines;
 mod breakdown;
 mod builds;
+mod callables;
 mod documents;
 mod imports;
 mod models;
@@ -234,6 +236,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
+    arrays::register(module)?;
     baselines::register(module)?;
     breakdown::register(module)?;
     builds::register(module)?;

@@ -8,6 +8,7 @@ use crate::campaign;
 use crate::inference::divergence::{Divergence, diverge};
 use crate::inference::{self, Engine};
 use crate::measure::wall_ns;
+use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -87,56 +88,69 @@ pub(super) fn chosen(
 /// Architecture, sides, types and sizes of a model file, and whether engines run it, as JSON text.
 #[pyfunction]
 fn model_info(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    guarded(py, || json(&described(&path, &opened(&path)?)))
+}
+
+/// The same of a file that Python has mapped already.
+#[pyfunction]
+fn mapped_model_info(py: Python<'_>, path: PathBuf, file: PyReadonlyArray1<'_, u8>) -> PyResult<String> {
+    let bytes = file.as_slice().map_err(input_error)?;
     guarded(py, || {
-        let gguf = opened(&path)?;
-        let mut types: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for info in gguf.tensors() {
-            let entry = types.entry(info.tensor_type().to_string()).or_default();
-            entry.0 += 1;
-            entry.1 += gguf.tensor_bytes(info).len() as u64;
-        }
-        let types: Vec<Value> = types
-            .iter()
-            .map(|(name, (tensors, bytes))| json!({"type": name, "tensors": tensors, "bytes": bytes}))
-            .collect();
-        let tensors: Vec<Value> = gguf
-            .tensors()
-            .iter()
-            .map(|info| {
-                let bytes = gguf.tensor_bytes(info).len();
-                json!({"name": info.name(), "type": info.tensor_type().to_string(), "sides": info.dims(), "bytes": bytes})
-            })
-            .collect();
-        let mut document = json!({
-            "file": path, "bytes": gguf.bytes().len(), "types": types, "tensors": tensors,
-            "architecture": gguf.metadata().get("general.architecture").and_then(|value| value.as_str()),
-            "name": gguf.metadata().get("general.name").and_then(|value| value.as_str()),
-        });
-        let more = match read_model(&gguf) {
-            Err(why) => json!({"runs": false, "why_not": why.to_string()}),
-            Ok((config, graph, tensors)) => {
-                let of_head = tensors
-                    .iter()
-                    .find(|tensor| tensor.name == "output.weight")
-                    .or_else(|| tensors.iter().find(|tensor| tensor.name == "token_embd.weight"));
-                let head = of_head.and_then(|tensor| match tensor.data {
-                    TensorData::Floats(matrix) => Some(format!("{:?}", matrix.float_type())),
-                    TensorData::Ternary(_) => None,
-                });
-                json!({
-                    "runs": true, "hidden": graph.hidden, "ffn": graph.ffn, "layers": graph.layers,
-                    "heads": graph.heads, "kv_heads": graph.kv_heads, "head_dim": graph.head_dim,
-                    "vocab": graph.vocab, "context": config.context, "rope_base": graph.rope_base,
-                    "norm_eps": graph.norm_eps, "ternary_weights": config.n_ternary_weights(),
-                    "head_type": head, "sub_norms": graph.sub_norms,
-                })
-            }
-        };
-        if let (Value::Object(into), Value::Object(more)) = (&mut document, more) {
-            into.extend(more);
-        }
-        json(&document)
+        let gguf = Gguf::parse(bytes).map_err(|why| typed_error(&why.at(&path)))?;
+        json(&described(&path, &gguf))
     })
+}
+
+fn described(path: &Path, gguf: &Gguf<'_>) -> Value {
+    let mut types: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for info in gguf.tensors() {
+        let entry = types.entry(info.tensor_type().to_string()).or_default();
+        entry.0 += 1;
+        entry.1 += gguf.tensor_bytes(info).len() as u64;
+    }
+    let types: Vec<Value> = types
+        .iter()
+        .map(|(name, (tensors, bytes))| json!({"type": name, "tensors": tensors, "bytes": bytes}))
+        .collect();
+    let tensors: Vec<Value> = gguf
+        .tensors()
+        .iter()
+        .map(|info| {
+            let bytes = gguf.tensor_bytes(info).len();
+            let offset = gguf.tensor_range(info).map(|range| range.start);
+            json!({"name": info.name(), "type": info.tensor_type().to_string(), "sides": info.dims(),
+                       "offset": offset, "bytes": bytes})
+        })
+        .collect();
+    let mut document = json!({
+        "file": path, "bytes": gguf.bytes().len(), "types": types, "tensors": tensors,
+        "architecture": gguf.metadata().get("general.architecture").and_then(|value| value.as_str()),
+        "name": gguf.metadata().get("general.name").and_then(|value| value.as_str()),
+    });
+    let more = match read_model(gguf) {
+        Err(why) => json!({"runs": false, "why_not": why.to_string()}),
+        Ok((config, graph, tensors)) => {
+            let of_head = tensors
+                .iter()
+                .find(|tensor| tensor.name == "output.weight")
+                .or_else(|| tensors.iter().find(|tensor| tensor.name == "token_embd.weight"));
+            let head = of_head.and_then(|tensor| match tensor.data {
+                TensorData::Floats(matrix) => Some(format!("{:?}", matrix.float_type())),
+                TensorData::Ternary(_) => None,
+            });
+            json!({
+                "runs": true, "hidden": graph.hidden, "ffn": graph.ffn, "layers": graph.layers,
+                "heads": graph.heads, "kv_heads": graph.kv_heads, "head_dim": graph.head_dim,
+                "vocab": graph.vocab, "context": config.context, "rope_base": graph.rope_base,
+                "norm_eps": graph.norm_eps, "ternary_weights": config.n_ternary_weights(),
+                "head_type": head, "sub_norms": graph.sub_norms,
+            })
+        }
+    };
+    if let (Value::Object(into), Value::Object(more)) = (&mut document, more) {
+        into.extend(more);
+    }
+    document
 }
 
 /// Runs `prompt` and then the most likely token, `n` times, as JSON text: the tokens, and the wall time of both parts.
@@ -289,6 +303,7 @@ fn traced(found: &Divergence, reference: &dyn Engine, subject: &dyn Engine) -> V
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(model_info, module)?)?;
+    module.add_function(wrap_pyfunction!(mapped_model_info, module)?)?;
     module.add_function(wrap_pyfunction!(generate, module)?)?;
     module.add_function(wrap_pyfunction!(trace, module)?)
 }
