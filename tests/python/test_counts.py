@@ -58,6 +58,46 @@ def test_counts_are_recorded_accepted_and_compared_with(cli: Cli, tmp_path: Path
     assert rule(json.loads(done.stdout), "regression")["verdict"] == "neutral", done.stdout
 
 
+# Instructions of one call on the AVX2 path: Rust, C++, as counted when this was written.
+COUNTED = {
+    "matmul/i2_s/640x2560/b1/t1/hot": (0, 0),
+    "matmul/i2_s/640x2560/b16/t1/hot": (0, 0),
+    "matmul/tl1/640x2560/b1/t1/hot": (0, 0),
+    "matmul/tl2/640x2560/b1/t1/hot": (0, 0),
+    "linear/i2_s/640x2560/b1/t1/hot": (0, 0),
+    "quantize/i2_s/640x2560": (0, 0),
+    "dequantize/i2_s/640x2560": (0, 0),
+    "activation/int8/2560x1": (0, 0),
+}
+# Compilers differ; a loop that is no longer vectorised, or a table that is built twice, costs more than this.
+GENEROUS = 1.3
+
+
+@pytest.mark.skipif(
+    shutil.which("valgrind") is None and "CI" not in os.environ, reason="valgrind is not installed"
+)
+def test_main_kernels_keep_their_optimisations(cli: Cli, tmp_path: Path) -> None:
+    chosen = [option for workload in COUNTED for option in ("--workload", workload)]
+    sides = ("--backend", "rust-avx2", "--backend", "cpp-avx2")
+    done = cli("run", *chosen, *sides, "--counts", "instructions", "--output", "k.json", "-q")
+    assert done.returncode in {0, 3}, done.stdout + done.stderr
+    series = {
+        (row["workload"], row["backend"]): row
+        for row in json.loads((tmp_path / "k.json").read_text())["series"]
+    }
+    above = []
+    for workload, counted in COUNTED.items():
+        for backend, most in zip(("rust-avx2", "cpp-avx2"), counted, strict=True):
+            row = series[workload, backend]
+            least = min(
+                count / calls for count, calls in zip(row["value_ns"], row["iterations"], strict=True)
+            )
+            print(f"{backend} {workload}: {least:.0f}")
+            if not 0 < least <= most * GENEROUS:
+                above.append(f"{workload} on {backend}: {least:.0f} instructions, {most} were counted")
+    assert not above, above
+
+
 def test_counting_without_a_counter_says_why(cli: Cli) -> None:
     done = cli("run", *SMALL, "--counts", "instructions", "--dry-run", PATH="/nowhere")
     if done.returncode != 0:

@@ -1,7 +1,8 @@
 //! Float kernels with AVX2, FMA and F16C: an output's 32 lanes are four vectors.
 //!
-//! Sixteen registers hold two of the four vectors of four rows (`stream`), or one vector of a tile of four rows and three
-//! rows of x (`panel`), with room for what is loaded; so both walk the columns more than once, within L1.
+//! Sixteen registers hold the four vectors of two rows (`stream`, which goes on to the other two every few lines, so that
+//! four far rows come from memory evenly), or one vector of a tile of four rows and three rows of x (`panel`, which walks
+//! the columns more than once, within L1), with room for what is loaded.
 
 use std::arch::x86_64::{
     __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss,
@@ -24,10 +25,10 @@ use half::f16;
 
 /// Floats of a vector.
 const WIDTH: usize = 8;
-/// Groups of 32 columns that one half of the lanes walks before the other does.
-const GROUPS: usize = 16;
+/// Groups of 32 columns before the other two rows have their turn.
+const GROUPS: usize = 8;
 /// How far ahead of the products memory is asked for its lines.
-const AHEAD_BYTES: usize = 1536;
+const AHEAD_BYTES: usize = 2048;
 /// Rows of x in a tile.
 const COLUMNS: usize = 3;
 
@@ -121,42 +122,53 @@ unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] 
     let groups = x.len() / LANES;
     for first in (0..groups).step_by(GROUPS) {
         let n_groups = GROUPS.min(groups - first);
-        for half in 0..2 {
-            let at = first * LANES + half * 2 * WIDTH;
-            let bytes = rows.map(|row| row.as_ptr().wrapping_add(at * width));
-            let x = x.as_ptr().wrapping_add(at);
-            let halves = lanes.each_mut().map(|lanes| lanes.0[half * 2 * WIDTH..].as_mut_ptr());
-            // SAFETY: groups first .. first + n_groups lie within x and the rows, and half a group of lanes within lanes.
+        let x = x.as_ptr().wrapping_add(first * LANES);
+        for (rows, lanes) in rows.as_chunks::<2>().0.iter().zip(lanes.as_chunks_mut::<2>().0) {
+            let bytes = [rows[0], rows[1]].map(|row| row.as_ptr().wrapping_add(first * LANES * width));
+            // SAFETY: groups first .. first + n_groups lie within x and the rows, and four vectors within lanes.
             unsafe {
-                let mut sums =
-                    halves.map(|lanes| [_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes.add(WIDTH))]);
-                for group in 0..n_groups {
-                    let x = x.add(group * LANES);
-                    let x = [_mm256_loadu_ps(x), _mm256_loadu_ps(x.add(WIDTH))];
-                    for (sums, bytes) in sums.iter_mut().zip(bytes) {
-                        let bytes = bytes.add(group * LANES * width);
-                        // Half 0 is the first to come by; a group is one line, or two.
-                        if half == 0 || TYPE == F32 {
-                            _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES).cast());
-                        }
-                        sums[0] = _mm256_fmadd_ps(load::<TYPE>(bytes), x[0], sums[0]);
-                        sums[1] = _mm256_fmadd_ps(load::<TYPE>(bytes.add(WIDTH * width)), x[1], sums[1]);
+                // Loops: vectors handed to a closure of core's `map` go through memory.
+                let mut sums = [[_mm256_setzero_ps(); 4]; 2];
+                for (sums, lanes) in sums.iter_mut().zip(&*lanes) {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm256_loadu_ps(lanes.0.as_ptr().add(v * WIDTH));
                     }
                 }
-                for (lanes, sums) in halves.into_iter().zip(sums) {
-                    _mm256_storeu_ps(lanes, sums[0]);
-                    _mm256_storeu_ps(lanes.add(WIDTH), sums[1]);
+                for group in 0..n_groups {
+                    let x = x.add(group * LANES);
+                    for (sums, bytes) in sums.iter_mut().zip(bytes) {
+                        let bytes = bytes.add(group * LANES * width);
+                        // A group is one line, or two.
+                        _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES).cast());
+                        if TYPE == F32 {
+                            _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES + 64).cast());
+                        }
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            let w = load::<TYPE>(bytes.add(v * WIDTH * width));
+                            *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.add(v * WIDTH)), *sum);
+                        }
+                    }
+                }
+                for (lanes, sums) in lanes.iter_mut().zip(sums) {
+                    for (v, sum) in sums.into_iter().enumerate() {
+                        _mm256_storeu_ps(lanes.0.as_mut_ptr().add(v * WIDTH), sum);
+                    }
                 }
             }
         }
     }
     add_last_columns::<TYPE>(rows, x, &mut lanes);
-    sum_each_row(lanes.each_ref().map(|lanes| {
+    let mut folded = [_mm256_setzero_ps(); ROWS];
+    for (folded, lanes) in folded.iter_mut().zip(&lanes) {
         let lanes = lanes.0.as_ptr();
         // SAFETY: 32 lanes.
-        let [a, b, c, d] = unsafe { [0, 8, 16, 24].map(|at| _mm256_loadu_ps(lanes.add(at))) };
-        _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d))
-    }))
+        *folded = unsafe {
+            let [a, b] = [_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes.add(WIDTH))];
+            let [c, d] = [_mm256_loadu_ps(lanes.add(2 * WIDTH)), _mm256_loadu_ps(lanes.add(3 * WIDTH))];
+            _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d))
+        };
+    }
+    sum_each_row(folded)
 }
 
 /// Adds the products of the last, fewer than 32, columns of each row.

@@ -154,9 +154,17 @@ impl<T: Isa> Matmul for Layer<'_, T> {
     fn matmul_i8_i32(&mut self, q: &[i8], out: &mut [i32]) -> Result<(), BackendError> {
         let Linear { layout, n_max, .. } = &self.linear;
         let n = checks::batch(("q", q.len()), ("out", out.len()), layout, *n_max)?;
-        if n > 0 {
-            let out = Divided::new(out, layout.rows(), &self.ends);
-            self.team.for_each_part([out], &|_, _, part, out| self.run(part, q, n, out));
+        match &mut *self.parts {
+            _ if n == 0 => {}
+            // Alone it needs neither a lock nor a round.
+            [part] => {
+                let part = part.get_mut().unwrap_or_else(PoisonError::into_inner);
+                part.product.run(q, n, &mut Outputs::whole(out, layout.rows()));
+            }
+            _ => {
+                let out = Divided::new(out, layout.rows(), &self.ends);
+                self.team.for_each_part([out], &|_, _, part, out| self.run(part, q, n, out));
+            }
         }
         Ok(())
     }
