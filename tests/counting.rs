@@ -33,7 +33,9 @@ fn main() {
     match arguments.next().as_deref() {
         Some("serve") => {
             let input = std::io::BufReader::new(std::io::stdin());
-            std::process::exit(campaign::worker::serve(input, &mut std::io::stdout()).into());
+            std::process::exit(
+                campaign::worker::serve(input, &mut std::io::stdout(), &campaign::find_none).into(),
+            );
         }
         Some("--list") => return,
         _ => {}
@@ -71,9 +73,11 @@ fn counted(kind: CounterKind, workloads: &[&str], baseline: &Baseline<'_>, plant
         timing: Some(TimingPlan::counting()),
     };
     let selection = Selection { counter: Some(kind), ..Selection::default() };
-    let subject =
-        campaign::plan(&request, &selection.cast().expect("built in")).expect("a plan").plan.required[0]
-            .clone();
+    let subject = campaign::plan(&request, &selection.cast(&campaign::find_none).expect("built in"))
+        .expect("a plan")
+        .plan
+        .required[0]
+        .clone();
     let planted = planted.map(|share| Planted { workload: SLOWED.into(), backend: subject, share });
     let this = std::env::current_exe().expect("this test").to_string_lossy().into_owned();
     let command = WorkerCommand(vec![this, "serve".into()]);
@@ -92,7 +96,7 @@ fn counted(kind: CounterKind, workloads: &[&str], baseline: &Baseline<'_>, plant
         let planted = planted.clone().into_iter().collect();
         let order = Order { index: step.index, twin: true, planted, ..Order::alone() };
         let order = LaunchOrder { request: request.clone(), selection: selection.clone(), order };
-        campaign::launch(&command, &order, &mut |_| ControlFlow::Continue(()))
+        campaign::launch(&command, &order, &campaign::find_none, &mut |_| ControlFlow::Continue(()))
     });
     let outcome = launched.expect("it counts");
     assert_eq!(outcome.recording.incomplete, None);

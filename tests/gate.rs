@@ -2,11 +2,11 @@
 
 use bitnet_perfgate::gate::verdict::{Certainty, RuleAnswer, Severity};
 use bitnet_perfgate::gate::{Answer, Baseline, Case, Policy, Verdict, judge};
-use bitnet_perfgate::measure::{Fingerprint, GroupSamples, Sample, Schedule};
+use bitnet_perfgate::measure::{Cache, Fingerprint, GroupSamples, Sample, Schedule};
 use bitnet_perfgate::parity::{Contract, compare};
 use bitnet_perfgate::record::{
-    self, Accuracy, AgreementRow, Backend, Launch, Memory, Meter, PlanRecord, PlannedWorkload, Recording,
-    SCHEMA, Series, Skipped, Tool, Work, now_utc,
+    self, Accuracy, AgreementRow, Backend, CeilingSetting, Launch, Memory, Meter, PlanRecord,
+    PlannedWorkload, Recording, SCHEMA, Series, Skipped, Tool, Work, now_utc,
 };
 use bitnet_perfgate::report::table;
 use bitnet_perfgate::rng::Rng;
@@ -73,6 +73,7 @@ fn recording(ratio: f64, spread: f64) -> Recording {
         },
         fingerprint: Fingerprint::default(),
         ceilings: Default::default(),
+        ceiling_setting: None,
         launches: vec![Launch {
             index: 0,
             started: now_utc(),
@@ -709,6 +710,158 @@ fn broken_baselines_never_pass() {
             verdict.validation
         );
     }
+}
+
+/// How the efficiency of today stands to four accepted recordings: the change, the rule's answer, words of its reason.
+type EfficiencyCase = (&'static str, fn(&mut Recording, &mut [Recording]), Option<Answer>, &'static str);
+
+/// The subject reaches about 70 % of what its weights can be read with, on every day; each change moves that.
+#[test]
+fn efficiency_may_not_fall_by_a_class() {
+    const READ: &str = "l2_read_t1_gb_per_s";
+    let judged = |today: &Recording, sessions: &[Recording]| {
+        let void = sessions.iter().find_map(|session| record::mismatches(session, today).pop());
+        let void = void.map(|mismatch| mismatch.to_string());
+        let baseline = Baseline::Sessions { name: "accepted".into(), sessions, void };
+        let policy = policy();
+        judge(&Case { baseline: &baseline, ..Case::alone(today, &policy) })
+    };
+    let table: Vec<EfficiencyCase> = vec![
+        ("nothing changed", |_, _| (), Some(Answer::Pass), "kept its class on 2 of 2 products"),
+        (
+            "a fifth slower",
+            |r, _| of_backend(r, SUBJECT, |ns| ns * 12 / 10),
+            Some(Answer::Fail),
+            "% of l2_read_t1_gb_per_s on matmul/i2_s/2560x2560/b1/t1/hot: from class 4 to class 3 of 5",
+        ),
+        (
+            "a fifth slower on another product alone",
+            |r, _| {
+                let own = r.series.iter_mut().filter(|s| s.backend == SUBJECT && s.workload == EXTRA);
+                own.for_each(|s| s.value_ns.iter_mut().for_each(|ns| *ns = *ns * 12 / 10));
+            },
+            Some(Answer::Fail),
+            "on matmul/i2_s/640x2560/b1/t1/hot",
+        ),
+        (
+            "slower and over the edge of a class, within the noise",
+            |r, s| {
+                s.iter_mut().for_each(|s| *s.ceilings.get_mut(READ).unwrap() *= 70.0 / 61.0);
+                *r.ceilings.get_mut(READ).unwrap() *= 70.0 / 61.0;
+                of_backend(r, SUBJECT, |ns| ns * 106 / 100);
+            },
+            Some(Answer::Pass),
+            "kept its class",
+        ),
+        (
+            "the ceiling rose, the kernel stayed",
+            |r, _| *r.ceilings.get_mut(READ).unwrap() *= 1.3,
+            Some(Answer::Neutral),
+            "its calls are as fast: the ceiling was measured higher",
+        ),
+        (
+            "the ceiling fell: beyond 100 % is no fall",
+            |r, _| *r.ceilings.get_mut(READ).unwrap() /= 2.0,
+            Some(Answer::Pass),
+            "kept its class",
+        ),
+        (
+            "the machine was slower today, the ceiling with it",
+            |r, _| {
+                of_backend(r, SUBJECT, |ns| ns * 2);
+                of_backend(r, REFERENCE, |ns| ns * 2);
+                of_backend(r, "rust-scalar", |ns| ns * 2);
+                *r.ceilings.get_mut(READ).unwrap() /= 2.0;
+            },
+            Some(Answer::Pass),
+            "kept its class",
+        ),
+        (
+            "the ceiling that is needed is missing today",
+            |r, _| {
+                r.ceilings.remove(READ);
+            },
+            Some(Answer::Neutral),
+            "2 products have no efficiency today; first matmul/i2_s/2560x2560/b1/t1/hot: no ceiling l2_read_t1",
+        ),
+        (
+            "the peak is missing today",
+            |r, _| {
+                r.ceilings.remove("int8_dot_avx2_t1_gop_per_s");
+            },
+            Some(Answer::Neutral),
+            "no ceiling int8_dot_avx2_t1_gop_per_s",
+        ),
+        (
+            "cache sizes are missing today",
+            |r, _| r.ceiling_setting = None,
+            Some(Answer::Neutral),
+            "no cache sizes",
+        ),
+        (
+            "one product was not timed today",
+            |r, _| r.series.retain(|s| s.workload != EXTRA),
+            Some(Answer::Neutral),
+            "not timed",
+        ),
+        (
+            "no ceilings today",
+            |r, _| r.ceilings.clear(),
+            None,
+            "skipped: this recording holds no measured ceilings",
+        ),
+        (
+            "no ceilings then",
+            |_, s| s.iter_mut().for_each(|s| s.ceilings.clear()),
+            None,
+            "skipped: no product has ceilings and times in 3 accepted recordings",
+        ),
+        (
+            "ceilings in too few accepted recordings",
+            |_, s| s[..2].iter_mut().for_each(|s| s.ceilings.clear()),
+            None,
+            "skipped: no product has ceilings and times in 3 accepted recordings",
+        ),
+        (
+            "another machine",
+            |r, _| r.fingerprint.cpu_model = "another".into(),
+            None,
+            "skipped: no accepted recording to compare efficiency with",
+        ),
+    ];
+    for (name, spoil, answer, words) in table {
+        let mut days: Vec<Recording> = (0..5).map(|day| under_ceilings(of_day(day, 0.8))).collect();
+        let mut today = days.pop().expect("five");
+        spoil(&mut today, &mut days);
+        today.check().expect("a legal recording");
+        let verdict = judged(&today, &days);
+        let rule = verdict.rules.iter().find(|rule| rule.name == "simd-efficiency").expect("the rule");
+        assert_eq!(rule.verdict, answer, "{name}: {}", rule.reason);
+        assert!(rule.reason.contains(words), "{name}: {}", rule.reason);
+        if matches!(answer, Some(Answer::Fail | Answer::Neutral)) {
+            assert!(verdict.verdict >= answer.expect("answered"), "{name}: {:?}", verdict.verdict);
+        }
+    }
+    let alone = judged_by(&under_ceilings(recording(0.8, 0.01)), &policy());
+    let rule = alone.rules.iter().find(|rule| rule.name == "simd-efficiency").expect("the rule");
+    assert_eq!(rule.verdict, None, "{}", rule.reason);
+    let who: Vec<&str> = alone.efficiencies.iter().map(|row| row.backend.as_str()).collect();
+    assert_eq!(who, [SUBJECT, REFERENCE], "of each instruction set on the one product");
+}
+
+/// The same under made-up ceilings: 1.6 MB of weights lie in a second level that is read with 30 GB/s.
+fn under_ceilings(mut recording: Recording) -> Recording {
+    let rates = [
+        ("l2_read_t1_gb_per_s", 30.0),
+        ("dram_read_t1_gb_per_s", 10.0),
+        ("int8_dot_avx2_t1_gop_per_s", 400.0),
+        ("int8_dot_portable_t1_gop_per_s", 20.0),
+    ];
+    recording.ceilings = rates.map(|(name, rate)| (name.to_owned(), rate)).into();
+    let caches = [Cache { level: 1, size_bytes: 32 << 10 }, Cache { level: 2, size_bytes: 2 << 20 }];
+    recording.ceiling_setting =
+        Some(CeilingSetting { repetitions: 12, caches: caches.into(), ..CeilingSetting::default() });
+    recording
 }
 
 const EXTRA: &str = "matmul/i2_s/640x2560/b1/t1/hot";

@@ -81,6 +81,7 @@ impl Script<'_> {
             },
             fingerprint: Fingerprint::default(),
             ceilings: Default::default(),
+            ceiling_setting: None,
             launches: vec![Launch {
                 index: step.index,
                 started: now_utc(),

@@ -3,6 +3,7 @@
  *     cc -O3 -ffp-contract=off -shared -fPIC -Icpp/include -o libmy_kernel.so cpp/examples/my_kernel.c -lm
  *
  * To bring your own kernel, replace dot_row; the checks around it are what the contract asks of everybody.
+ * A kernel compiled elsewhere (C++, Rust, ...) is linked: -DMY_DOT_ROW=its_name (docs/CHECK_MY_KERNEL.md).
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +19,10 @@ struct bnb_matmul {
 
 /* The kernel: one packed row times one activation row. Byte b of a block of 128 columns holds the codes
  * u = weight + 1 of columns b, b + 32, b + 64 and b + 96, the first in the highest two bits. */
+#ifdef MY_DOT_ROW
+int32_t MY_DOT_ROW(const uint8_t *bytes, const int8_t *q, uint64_t cols);
+#define dot_row MY_DOT_ROW
+#else
 static int32_t dot_row(const uint8_t *bytes, const int8_t *q, uint64_t cols) {
     int32_t dot = 0;
     for (uint64_t start = 0; start < cols; start += 128, bytes += 32, q += 128) {
@@ -29,6 +34,7 @@ static int32_t dot_row(const uint8_t *bytes, const int8_t *q, uint64_t cols) {
     }
     return dot;
 }
+#endif
 
 static bnb_status available(const char **why) {
     if (why) {

@@ -64,6 +64,7 @@ void quiesce_teams() noexcept {
 
 Team::Team(size_t threads) {
     const size_t helpers = threads > 1 ? threads - 1 : 0;
+    begun_.reset(new std::atomic<bool>[helpers + 1]);
     helpers_.reserve(helpers);
     try {
         for (size_t part = 1; part <= helpers; ++part) {
@@ -81,16 +82,16 @@ Team::~Team() {
 
 void Team::end() noexcept {
     ended_.store(true, std::memory_order_relaxed);
-    raise_round();
+    open_round();
     for (std::thread &helper : helpers_) {
         helper.join();
     }
 }
 
-// Starts a round, or the end. Sequentially consistent against a helper that counts itself parked and then
-// looks at the round once more: one of the two sees the other.
-void Team::raise_round() noexcept {
-    round_.fetch_add(1);
+// Opens a round, or says the end. Sequentially consistent against a helper that counts itself parked and then
+// looks at the state once more: one of the two sees the other.
+void Team::open_round() noexcept {
+    state_.fetch_add(kRound);
     if (parked_.load() != 0) {
         {
             const std::lock_guard<std::mutex> lock(sleep_);
@@ -106,59 +107,94 @@ void Team::run_erased(const Call &call) {
     }
     const std::lock_guard<std::mutex> turn(turn_);
     call_ = call;
-    busy_.store(helpers_.size(), std::memory_order_relaxed);
+    for (size_t part = 0; part < threads(); ++part) {
+        begun_[part].store(false, std::memory_order_relaxed);
+    }
     quiet_.store(false, std::memory_order_relaxed);
-    raise_round();
-    do_part(0);
+    open_round();
+    do_parts(0);
+    state_.fetch_add(kRound); // closed
     wait_for_helpers();
     if (thrown_ != nullptr) {
         std::rethrow_exception(std::exchange(thrown_, nullptr));
     }
 }
 
-void Team::do_part(size_t part) noexcept {
-    try {
-        call_.function(call_.work, part);
-    } catch (...) {
-        const std::lock_guard<std::mutex> lock(sleep_);
-        if (thrown_ == nullptr) {
-            thrown_ = std::current_exception();
+void Team::do_parts(size_t first) noexcept {
+    for (size_t i = 0; i < threads(); ++i) {
+        const size_t part = (first + i) % threads();
+        if (begun_[part].load(std::memory_order_relaxed) ||
+            begun_[part].exchange(true, std::memory_order_relaxed)) {
+            continue;
+        }
+        try {
+            call_.function(call_.work, part);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(sleep_);
+            if (thrown_ == nullptr) {
+                thrown_ = std::current_exception();
+            }
         }
     }
 }
 
 void Team::wait_for_helpers() noexcept {
     for (unsigned spins = 0; spins < kSpins; ++spins) {
-        if (busy_.load(std::memory_order_acquire) == 0) {
+        if (empty()) {
             return;
         }
         relax();
     }
     std::unique_lock<std::mutex> lock(sleep_);
     caller_sleeps_.store(true);
-    wake_caller_.wait(lock, [this] { return busy_.load() == 0; });
+    wake_caller_.wait(lock, [this] { return empty(); });
     caller_sleeps_.store(false);
 }
 
-// Returns when the round is no longer `seen`; false: the team ends.
-bool Team::wait_for_round(uint32_t seen) noexcept {
+// The number of a round that is open and not `seen`, or 0.
+uint64_t Team::opened(uint64_t seen) const noexcept {
+    const uint64_t round = state_.load() / kRound;
+    return round % 2 == 1 && round != seen ? round : 0;
+}
+
+// The number of the next open round; parks after a while without one.
+uint64_t Team::wait_for_round(uint64_t seen) noexcept {
     for (unsigned spins = 0; spins < kSpins && !quiet_.load(std::memory_order_relaxed); ++spins) {
-        if (round_.load(std::memory_order_acquire) != seen) {
-            return !ended_.load(std::memory_order_relaxed);
+        if (const uint64_t round = opened(seen)) {
+            return round;
         }
         relax();
     }
+    uint64_t round = 0;
     std::unique_lock<std::mutex> lock(sleep_);
     parked_.fetch_add(1);
-    wake_helpers_.wait(lock, [this, seen] { return round_.load() != seen; });
+    wake_helpers_.wait(lock, [&] { return (round = opened(seen)) != 0; });
     parked_.fetch_sub(1);
-    return !ended_.load(std::memory_order_relaxed);
+    return round;
+}
+
+// Counts this helper in, unless the round was closed meanwhile.
+bool Team::enter(uint64_t round) noexcept {
+    uint64_t state = state_.load();
+    while (state / kRound == round) {
+        if (state_.compare_exchange_weak(state, state + 1)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void Team::help(size_t part) noexcept {
-    for (uint32_t seen = 0; wait_for_round(seen); ++seen) {
-        do_part(part);
-        if (busy_.fetch_sub(1) == 1 && caller_sleeps_.load()) {
+    for (uint64_t round = 0;;) {
+        round = wait_for_round(round);
+        if (ended_.load(std::memory_order_relaxed)) {
+            return;
+        }
+        if (!enter(round)) {
+            continue;
+        }
+        do_parts(part);
+        if (state_.fetch_sub(1) % kRound == 1 && caller_sleeps_.load()) {
             {
                 const std::lock_guard<std::mutex> lock(sleep_);
             }

@@ -1,12 +1,13 @@
 // A team of threads that work on one thing at a time: the caller and `threads - 1` helpers.
 //
-//     run(work):   write the work down, raise the round, wake the helpers that are parked
-//                  the caller does part 0, helper i part i
-//                  wait until every helper has counted down
-//     a helper:    watch the round: spin a bounded while, then park
+//     run(work):   write the work down, open the round, wake the helpers that are parked
+//                  the caller begins with part 0, helper i with part i; then each does what nobody has begun
+//                  close the round, wait until no helper is in it
+//     a helper:    watch for an open round: spin a bounded while, then park
 //
 // A decoded token crosses such a barrier more than a hundred times, so a helper that parked at once would
 // cost more than it gives; one that spun for ever would take the CPU from whoever needs it. Hence the bound.
+// A helper that a busy machine keeps waiting is not waited for: its part is done without it.
 // Which part computes what is the business of the work, and so are the same bits for any number of threads.
 #pragma once
 
@@ -36,7 +37,7 @@ class Team {
     // Threads of the team, the caller included.
     size_t threads() const { return helpers_.size() + 1; }
 
-    // Calls work(part) once for each part below threads(), part 0 on this thread, and returns when all are
+    // Calls work(part) once for each part below threads(), on whatever threads, and returns when all are
     // done. Allocates nothing. What a part threw leaves here, after all are done. One run at a time: a second
     // caller waits. `work` must not run the same team.
     template <class Work> void run(const Work &work) {
@@ -54,19 +55,25 @@ class Team {
     };
 
     void run_erased(const Call &call);
-    void do_part(size_t part) noexcept;
-    void raise_round() noexcept;
+    void do_parts(size_t first) noexcept;
+    void open_round() noexcept;
     void wait_for_helpers() noexcept;
     void help(size_t part) noexcept;
-    bool wait_for_round(uint32_t seen) noexcept;
+    bool enter(uint64_t round) noexcept;
+    uint64_t opened(uint64_t seen) const noexcept;
+    uint64_t wait_for_round(uint64_t seen) noexcept;
+    bool empty() const noexcept { return state_.load() % kRound == 0; }
     void end() noexcept;
 
-    std::mutex turn_; // held by the one that runs or quiesces
-    Call call_ = {};  // written while no helper is busy
+    std::mutex turn_;                            // held by the one that runs or quiesces
+    Call call_ = {};                             // written while the round is closed and no helper in it
+    std::unique_ptr<std::atomic<bool>[]> begun_; // parts of the round
 
-    std::atomic<uint32_t> round_{0}; // a change is the signal to start
-    std::atomic<size_t> busy_{0};    // helpers that have not finished the round
-    std::atomic<size_t> parked_{0};  // helpers that sleep or are about to
+    // The number of the round, odd while it is open, times kRound, and the helpers in it: none enters a
+    // closed one.
+    static constexpr uint64_t kRound = uint64_t{1} << 32;
+    std::atomic<uint64_t> state_{0};
+    std::atomic<size_t> parked_{0}; // helpers that sleep or are about to
     std::atomic<bool> caller_sleeps_{false};
     std::atomic<bool> quiet_{false}; // helpers park at once
     std::atomic<bool> ended_{false};

@@ -58,6 +58,21 @@ void test_slow_helpers_are_waited_for() {
     CHECK(done[0] + done[1] + done[2] == 3);
 }
 
+// A part keeps its thread until every other part is done: whoever did not come, the others do it.
+void test_nobody_is_waited_for_who_has_not_begun() {
+    bnb::Team team(3);
+    for (int round = 0; round < 50; ++round) {
+        std::atomic<size_t> done{0};
+        team.run([&](size_t part) {
+            while (part == 0 && done.load() < 2) {
+                std::this_thread::yield();
+            }
+            ++done;
+        });
+        CHECK(done == 3);
+    }
+}
+
 void test_exceptions_reach_the_caller() {
     bnb::Team team(3);
     for (size_t bad = 0; bad < 3; ++bad) {
@@ -125,6 +140,7 @@ void test_shares() {
 int main() {
     test_every_part_once_in_every_round();
     test_slow_helpers_are_waited_for();
+    test_nobody_is_waited_for_who_has_not_begun();
     test_exceptions_reach_the_caller();
     test_sharing();
     test_shares();

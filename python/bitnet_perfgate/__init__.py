@@ -10,12 +10,34 @@ Rust plans, measures and judges; this package shows, saves and exits.
 """
 
 from bitnet_perfgate._core import FileError, InputError, __version__
+from bitnet_perfgate.arrays import (
+    Activations,
+    PackedWeights,
+    Tile,
+    dequantize,
+    matmul,
+    pack,
+    quantize,
+    quantize_activations,
+    unpack,
+)
 from bitnet_perfgate.build_times import build_time
-from bitnet_perfgate.documents import Comparison, Document, Recording, Result, TableRow, Verdict
+from bitnet_perfgate.callables import CallableBackend, backend
+from bitnet_perfgate.documents import (
+    Comparison,
+    Document,
+    Recording,
+    Result,
+    TableRow,
+    TimeBreakdown,
+    Trace,
+    Verdict,
+)
+from bitnet_perfgate.gguf import Model
 from bitnet_perfgate.imports import compare_imported, import_results
-from bitnet_perfgate.machine import doctor, workloads
+from bitnet_perfgate.machine import backends, doctor, workloads
 from bitnet_perfgate.magics import load_ipython_extension
-from bitnet_perfgate.models import generate, identify, make_model, model_info, trace
+from bitnet_perfgate.models import generate, identify, make_model, model_info, time_breakdown, trace
 from bitnet_perfgate.regression import (
     accept_baseline,
     compare,
@@ -29,21 +51,31 @@ from bitnet_perfgate.revisions import compare_revision
 from bitnet_perfgate.runs import crossval, load_recording, plan, run
 from bitnet_perfgate.selftest import selftest
 from bitnet_perfgate.side_by_side import compare_callables
+from bitnet_perfgate.sides import measure, parity
 from bitnet_perfgate.trials import TrialVerdict, judge_trial, judge_trials
 
 __all__ = [
+    "Activations",
+    "CallableBackend",
     "Comparison",
     "Document",
     "FileError",
     "InputError",
+    "Model",
+    "PackedWeights",
     "Recording",
     "Report",
     "Result",
     "TableRow",
+    "Tile",
+    "TimeBreakdown",
+    "Trace",
     "TrialVerdict",
     "Verdict",
     "__version__",
     "accept_baseline",
+    "backend",
+    "backends",
     "build_time",
     "compare",
     "compare_callables",
@@ -51,6 +83,7 @@ __all__ = [
     "compare_libraries",
     "compare_revision",
     "crossval",
+    "dequantize",
     "diff_baselines",
     "doctor",
     "gate",
@@ -64,11 +97,19 @@ __all__ = [
     "load_recording",
     "load_verdict",
     "make_model",
+    "matmul",
+    "measure",
     "model_info",
+    "pack",
+    "parity",
     "plan",
+    "quantize",
+    "quantize_activations",
     "report",
     "run",
     "selftest",
+    "time_breakdown",
     "trace",
+    "unpack",
     "workloads",
 ]

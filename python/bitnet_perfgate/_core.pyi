@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import final
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "FileError",
@@ -13,6 +16,8 @@ __all__ = [
     "accept_baseline",
     "build_library",
     "comparison_blocks",
+    "decode_floats",
+    "dequantize_weights",
     "doctor",
     "find_baselines",
     "generate",
@@ -20,13 +25,21 @@ __all__ = [
     "import_results",
     "judge",
     "judge_imported",
+    "layout",
+    "linear_f32_f32",
     "list_baselines",
     "load_recording",
     "load_verdict",
     "make_model",
+    "mapped_model_info",
+    "matmul_i8_i32",
     "mismatches",
     "model_info",
+    "pack",
+    "packed_scale",
     "plan",
+    "quantize_activations",
+    "quantize_weights",
     "recording_of",
     "report_junit",
     "report_markdown",
@@ -35,8 +48,10 @@ __all__ = [
     "save_recording",
     "selftest",
     "speed_table",
+    "time_breakdown",
     "time_builds",
     "trace",
+    "unpack",
     "worker",
     "workloads",
 ]
@@ -60,9 +75,46 @@ class TrialJudge:
     ) -> TrialJudge: ...
     def judge(self, trial: str, name: str) -> str: ...
 
-def plan(options: str) -> str: ...
+def layout(
+    format: str, shape: tuple[int, int], tile: tuple[int, int, int] | None = None
+) -> tuple[int, int, tuple[int, int, int] | None]: ...
+def packed_scale(weights: Any) -> float: ...
+def quantize_weights(
+    weights: NDArray[np.float32],
+    packed: NDArray[np.uint8],
+    format: str,
+    rule: str,
+    tile: tuple[int, int, int] | None,
+    backend: str | None,
+) -> None: ...
+def dequantize_weights(weights: Any, out: NDArray[np.float32], backend: str | None) -> None: ...
+def pack(
+    codes: NDArray[np.int8],
+    packed: NDArray[np.uint8],
+    format: str,
+    scale: float,
+    tile: tuple[int, int, int] | None,
+) -> None: ...
+def unpack(weights: Any, out: NDArray[np.int8]) -> None: ...
+def quantize_activations(
+    x: NDArray[np.float32],
+    codes: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    sums: NDArray[np.int32],
+    backend: str | None,
+) -> None: ...
+def matmul_i8_i32(
+    weights: Any, x: NDArray[np.int8], out: NDArray[np.int32], backend: str | None, threads: int
+) -> None: ...
+def linear_f32_f32(
+    weights: Any, x: NDArray[np.float32], out: NDArray[np.float32], backend: str | None, threads: int
+) -> None: ...
+def decode_floats(stored: NDArray[np.uint8], tensor_type: str, out: NDArray[np.float32]) -> None: ...
+def plan(options: str, callables: Sequence[Any] = ...) -> str: ...
 def run(
-    options: str, progress: Callable[[int, int, float, str, str], object] | None = None
+    options: str,
+    progress: Callable[[int, int, float, str, str], object] | None = None,
+    callables: Sequence[Any] = ...,
 ) -> tuple[str, str]: ...
 def judge(recording: str, judgement: str = "{}") -> str: ...
 def import_results(
@@ -74,7 +126,7 @@ def selftest(
     budget_s: float,
     progress: Callable[[int, int, float, str, str], object] | None = None,
 ) -> str: ...
-def worker() -> int: ...
+def worker(find: Callable[[str, str], Any]) -> int: ...
 def accept_baseline(
     root: str | PathLike[str], recording: str, who: str, why: str, platform: str | None = None
 ) -> Path: ...
@@ -101,7 +153,7 @@ def report_sections(recording: str, verdict: str) -> str: ...
 def report_markdown(recording: str, verdict: str) -> str: ...
 def report_junit(recording: str, verdict: str) -> str: ...
 def comparison_blocks(recording: str, verdict: str) -> str: ...
-def doctor(plugins: Sequence[str | PathLike[str]] = ...) -> str: ...
+def doctor(plugins: Sequence[str | PathLike[str]] = ..., ceilings: bool = False) -> str: ...
 def workloads(profile: str) -> str: ...
 def identify(
     path: str | PathLike[str], tensor: str | None = None, shape: tuple[int, int] | None = None
@@ -114,6 +166,7 @@ def make_model(
     progress: Callable[[int, int], object] | None = None,
 ) -> str: ...
 def model_info(path: str | PathLike[str]) -> str: ...
+def mapped_model_info(path: str | PathLike[str], file: NDArray[np.uint8]) -> str: ...
 def generate(
     path: str | PathLike[str],
     prompt: Sequence[int],
@@ -133,4 +186,11 @@ def trace(
     run: tuple[str, str, int],
     plugins: Sequence[str | PathLike[str]],
     subject_path: str | PathLike[str] | None = None,
+) -> str: ...
+def time_breakdown(
+    path: str | PathLike[str],
+    work: tuple[int, int, int],
+    backend: str | None,
+    run: tuple[str, str, int],
+    plugins: Sequence[str | PathLike[str]],
 ) -> str: ...

@@ -18,6 +18,7 @@ from bitnet_perfgate.documents import Document, Recording, Result, TableRow
 
 NARROWEST = 40
 WIDE = 110
+WIDEST = 140
 SHOWN_FAILURES = 8
 STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "bold red"}
 AGREEMENT_WORDS = {"within bounds": "bounds", "not compared": "-"}
@@ -34,6 +35,10 @@ SPEED_MEANING = (
     "of the rates."
 )
 LANGUAGES = {"rust": "Rust", "cpp": "C++"}
+CEILING_UNITS = {"_gb_per_s": "GB/s", "_gop_per_s": "GOP/s"}
+BEYOND = (
+    "Beyond 100 %: the ceiling was measured in a worse moment, or part of the weights lay in a nearer cache."
+)
 
 
 class _Console(Console):
@@ -86,7 +91,8 @@ def show_result(console: Console, result: Result, saved: Sequence[str], verbosit
         if counted:
             _show_counts(console, result, verbosity)
         elif timed:
-            _show_speeds(console, result.table, verbosity)
+            _show_speeds(console, result, verbosity)
+            _show_efficiency(console, result, verbosity)
         if not builds:
             _show_agreement(console, result, verbosity)
         _show_accuracy(console, recording, verbosity)
@@ -153,12 +159,16 @@ def show_doctor(console: Console, document: Document, verbosity: int) -> None:
     table = _table("backend", "here", "compiler", "optimised", *(["flags"] if detailed else []))
     for backend in document["backends"]:
         here = Text("yes", style="green") if backend["available"] else Text("no", style="yellow")
-        compiler = _text(f"{backend['compiler']} {backend['version']}")
+        # rustc's version begins with its name, a C compiler's does not.
+        version = backend["version"].removeprefix(f"{backend['compiler']} ")
+        compiler = _text(f"{backend['compiler']} {version}")
         flags = [_text(backend["flags"])] if detailed else []
         table.add_row(_text(backend["name"]), here, compiler, _text(backend["optimisation"]), *flags)
     _section(console, "Backends", table)
     absent = [backend for backend in document["backends"] if not backend["available"]]
     _show_pairs(console, "Not available", [(backend["name"], backend["why_not"] or "") for backend in absent])
+    if document["ceilings"]:
+        _show_ceilings(console, document["ceilings"])
     variables = document["environment"]
     _show_pairs(
         console,
@@ -238,9 +248,10 @@ def show_import(console: Console, recording: Recording, target: str) -> None:
     origin, samples = recording["origin"], sum(len(row["value_ns"]) for row in recording["series"])
     known = list(origin["benchmarks"].values())
     summaries = sum(1 for row in known if row.get("summary"))
+    benchmarks = f"{len(known)} benchmark" if len(known) == 1 else f"{len(known)} benchmarks"
     console.print(
         _text(
-            f"{origin['tool']}: {len(known)} benchmarks of {', '.join(origin['files'])}, {samples} samples, "
+            f"{origin['tool']}: {benchmarks} of {', '.join(origin['files'])}, {samples} samples, "
             f"{summaries} known by a summary alone"
         )
     )
@@ -291,8 +302,9 @@ def _show_setting(console: Console, recording: Recording) -> None:
         )
 
 
-def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) -> None:
+def _show_speeds(console: Console, result: Result, verbosity: int) -> None:
     """Required comparisons in full, plugins too; everything else condensed unless asked for."""
+    table = result.table
     timed: dict[tuple[str, str], list[TableRow]] = {}
     for row in table:
         if row.subject_value is not None:
@@ -316,8 +328,78 @@ def _show_speeds(console: Console, table: Sequence[TableRow], verbosity: int) ->
     if rest and verbosity <= 0:
         lines = [_condensed(pair, timed[pair]) for pair in rest]
         _section(console, "Also timed, not judged (-v shows all)", _lines(lines))
+    _show_empty_calls(console, result)
     if timed and verbosity > 0:
         _section(console, "How to read the numbers", _text(SPEED_MEANING))
+
+
+def ceiling_label(name: str) -> tuple[str, str]:
+    """A ceiling's name without its unit, and the unit.
+
+    >>> ceiling_label("l2_read_t1_gb_per_s")
+    ('l2_read_t1', 'GB/s')
+    """
+    for suffix, unit in CEILING_UNITS.items():
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), unit
+    return name, ""
+
+
+def _show_efficiency(console: Console, result: Result, verbosity: int) -> None:
+    """How much of the ceilings that bind the judged subject reaches: a line for each, or each product."""
+    rows = {row.workload: row for row in result.table if row.required and row.binds}
+    if not rows:
+        return
+    ceilings = result.recording["ceilings"]
+    subject = printable(next(iter(rows.values())).subject)
+    groups: dict[str, list[TableRow]] = {}
+    for row in rows.values():
+        groups.setdefault(row.binds or "", []).append(row)
+    lines = []
+    for name, own in sorted(groups.items()):
+        label, unit = ceiling_label(name)
+        shares = sorted((row.efficiency or 0.0) * 100 for row in own)
+        span = f"{shares[0]:.0f} to {shares[-1]:.0f} %" if len(own) > 1 else f"{shares[0]:.0f} %"
+        products = "product" if len(own) == 1 else "products"
+        rate = f"{_number(ceilings.get(name))} {unit}"
+        lines.append(f"{label:22} {rate:>11}: {span} on {len(own)} {products}")
+        if verbosity > 0:
+            lines += [f"  {(row.efficiency or 0.0) * 100:4.0f} %  {printable(row.workload)}" for row in own]
+    if any((row.efficiency or 0.0) > 1.0 for row in rows.values()):
+        lines.append(BEYOND)
+    _section(console, f"SIMD efficiency of {subject}: its fastest call against the ceiling that binds",
+             _lines(lines))  # fmt: skip
+
+
+def _show_ceilings(console: Console, ceilings: Mapping[str, Any]) -> None:
+    """Measured ceilings, a column for each number of threads."""
+    rows: dict[tuple[str, str], dict[int, float]] = {}
+    for name, value in ceilings["values"].items():
+        label, unit = ceiling_label(name)
+        what, _, threads = label.rpartition("_t")
+        rows.setdefault((what, unit), {})[int(threads)] = value
+    counts = sorted({count for row in rows.values() for count in row})
+    headings = [f"{count} thread{'s' if count > 1 else ''}" for count in counts]
+    table = _table("ceiling", "unit", *headings)
+    for (what, unit), row in sorted(rows.items(), key=lambda found: (found[0][1], found[0][0])):
+        table.add_row(_text(what), unit, *(_number(row.get(count)) for count in counts))
+    title = f"Ceilings of this machine: the fastest of {ceilings['repetitions']} short repetitions each"
+    caches = ", ".join(f"L{row['level']} {row['size_bytes'] >> 10} KiB" for row in ceilings["caches"])
+    _section(console, title, table, _text(f"caches: {caches or 'sizes unknown'}"))
+    absent = [{"what": row["name"], "reason": row["reason"]} for row in ceilings["absent"]]
+    _show_grouped(console, "Ceilings not measured", absent, verbosity=1)
+
+
+def _show_empty_calls(console: Console, result: Result) -> None:
+    """What the way into Python callables costs, beside the time of the whole call."""
+    whole = {(row.workload, row.subject): row.subject_ns for row in result.table if row.subject_ns}
+    lines = [
+        f"{workload} on {name}: {ns / 1000:.1f} of {whole[workload, name] / 1000:.1f} us"
+        for (workload, name), ns in result.empty_calls.items()
+        if (workload, name) in whole
+    ]
+    if lines:
+        _section(console, "Included: the way into Python, by an empty call", _lines(lines))
 
 
 def _show_counts(console: Console, result: Result, verbosity: int) -> None:
@@ -355,13 +437,16 @@ def _speed_table(rows: Iterable[TableRow], width: int) -> Table:
         for side in sides:
             table.add_column(f"{printable(side)} us", justify="right", no_wrap=True)
         table.add_column("blocks", justify="right", no_wrap=True)
+    with_ceilings = width >= WIDEST and any(row.binds for row in rows)
+    if with_ceilings:
+        table.add_column("of ceiling", no_wrap=True)
     table.add_column("paired ratio", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for unit in dict.fromkeys(row.unit for row in rows):
         table.add_row(Text(UNIT_MEANINGS.get(unit, unit or "not timed"), style="dim"))
         for row in rows:
             if row.unit == unit:
-                table.add_row(*_speed_cells(row, wide))
+                table.add_row(*_speed_cells(row, wide, with_ceilings))
     return table
 
 
@@ -376,7 +461,7 @@ def _side_labels(subject: str, other: str) -> tuple[str, str]:
     return (left, right) if left != right else (subject, other)
 
 
-def _speed_cells(row: TableRow, wide: bool) -> list[Text]:
+def _speed_cells(row: TableRow, wide: bool, with_ceilings: bool) -> list[Text]:
     agreement = AGREEMENT_WORDS.get(row.agreement, row.agreement)
     cells = [
         _workload(row.workload, WIDE if wide else 0, "  "),
@@ -386,6 +471,9 @@ def _speed_cells(row: TableRow, wide: bool) -> list[Text]:
     if wide:
         microseconds = (ns and ns / 1000 for ns in (row.subject_ns, row.other_ns))
         cells += [*(_text(_number(us)) for us in microseconds), _text(str(row.n_blocks or "-"))]
+    if with_ceilings:
+        share = f"{row.efficiency * 100:.0f} % " if row.efficiency is not None else "-"
+        cells.append(_text(share + ceiling_label(row.binds or "")[0]))
     return [*cells, _text(_ratio(row, 3 if wide else 2)), _text(row.verdict, STYLES.get(row.verdict, ""))]
 
 

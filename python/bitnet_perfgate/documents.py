@@ -43,6 +43,34 @@ class Document:
         return json.dumps(self.data, indent=indent, allow_nan=False)
 
 
+class Trace(Document):
+    """Where two engines part; fields as `trace` says. A notebook shows the map of layers and operations."""
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.trace_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.trace_markdown(self)
+
+
+class TimeBreakdown(Document):
+    """Where the time of a model goes; fields as `time_breakdown` says."""
+
+    def _repr_html_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.breakdown_html(self)
+
+    def _repr_markdown_(self) -> str:
+        from bitnet_perfgate import notebook
+
+        return notebook.breakdown_markdown(self)
+
+
 class Comparison(Document):
     """One subject against one other side on one workload; fields as in the verdict's schema."""
 
@@ -215,6 +243,10 @@ class TableRow:
     """Time of the subject over time of the other side: below 1 is faster."""
     interval: tuple[float, float] | None
     """Bounds of the ratio."""
+    efficiency: float | None
+    """Share of the measured ceiling that binds which the subject's fastest call reaches."""
+    binds: str | None
+    """That ceiling's name in the recording."""
     verdict: str
     """``pass``, ``neutral``, ``fail``, or ``-`` where no rule applies."""
     reason: str
@@ -238,6 +270,17 @@ class Result:
             TableRow(**{**row, "interval": interval}) for row, interval in zip(rows, intervals, strict=True)
         ]
         return cls(recording, verdict, table)
+
+    @property
+    def empty_calls(self) -> dict[tuple[str, str], float]:
+        """What the way into a callable costs: ns of an empty call by workload id and backend name.
+
+        An empty call does everything around a Python callable and calls a function of the same signature that
+        computes nothing: the median of about 30 in the first process. The times of the backend include it.
+        """
+        rows = self.recording.agreements
+        measured = (row for row in rows if "empty_call_ns" in row["metrics"])
+        return {(row["workload"], row["backend"]): row["metrics"]["empty_call_ns"] for row in measured}
 
     def _repr_html_(self) -> str:
         from bitnet_perfgate import notebook
@@ -272,24 +315,19 @@ def verdict_path(recording_path: str | os.PathLike[str]) -> Path:
     return path.with_name(stem + VERDICT_SUFFIX)
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text to ``path``, whole or not at all. Raises `FileError`."""
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a text (UTF-8) or bytes to ``path``, whole or not at all. Raises `FileError`."""
     check_writable(path)
+    data = content.encode() if isinstance(content, str) else content
     target = Path(path)
     try:
         with tempfile.NamedTemporaryFile(
-            "w",
-            encoding="utf-8",
-            newline="\n",
-            dir=target.parent,
-            prefix=f".{target.name}.",
-            suffix=".tmp",
-            delete=False,
+            dir=target.parent, prefix=f".{target.name}.", suffix=".tmp", delete=False
         ) as file:
             try:
                 # Temporary files are private; documents are as readable as any other new file.
                 os.fchmod(file.fileno(), 0o666 & ~_umask())
-                file.write(text)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).replace(target)

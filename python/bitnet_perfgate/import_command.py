@@ -28,7 +28,7 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Results of one tool, each a launch; for criterion target/criterion."
+            metavar="FILE", help="Results of one tool, each a launch; for criterion target/criterion."
         ),
     ],
     tool: Annotated[

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import bitnet_perfgate as perfgate
-from bitnet_perfgate import display, model_display, options
+from bitnet_perfgate import display, model_display, model_plots, options, plots
+from bitnet_perfgate.documents import check_writable, write_whole
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED
-from bitnet_perfgate.job import complain, present
+from bitnet_perfgate.job import complain, present, refuse_to_replace
 from bitnet_perfgate.progress import ProgressDisplay
 from bitnet_perfgate.runs import DEFAULT_SEED
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXIT_PARTED = 1
 LONGEST_LIST = 100_000
@@ -27,13 +32,14 @@ Numerics = Annotated[
     typer.Option("--numerics", help="Round where bitnet.cpp does, or nowhere but in the cache."),
 ]
 Cache = Annotated[Literal["f16", "f32"], typer.Option("--cache", help="How keys and values are kept.")]
+Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Also draw it.")]
 
 
 def make(
     file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="The file to write.")],
     preset: Annotated[str, typer.Option("--preset", help="The shape: a public model's, or tiny.")] = "tiny",
     format: Annotated[
-        str, typer.Option("--format", help="How linear layers are stored: i2_s, tl1, tl2, ...")
+        str, typer.Option("--format", help="How linear layers are stored: i2_s, tl1, tl2 or f16.")
     ] = "i2_s",
     seed: options.Seed = DEFAULT_SEED,
     quiet: options.Quiet = False,
@@ -70,7 +76,7 @@ def generate(
     cache: Cache = "f16",
     format: options.Format = "human",
 ) -> int:
-    """Run a prompt of token ids, then the most likely token, n times."""
+    """Run a prompt of token ids, then the likeliest token, n times."""
     found = perfgate.generate(
         model,
         token_ids(tokens),
@@ -111,20 +117,75 @@ def trace(
     threads: Threads = 1,
     numerics: Numerics = "ggml",
     cache: Cache = "f16",
+    plot: Plot = None,
     format: options.Format = "human",
     verbose: options.Verbose = False,
 ) -> int:
-    """Run two engines over the same tokens and find the first operation at which they part.
+    """Find the first operation at which two engines part.
+
+    Both run the same tokens.
 
     Exit codes: 0 they do not part, 1 they do, 2 usage or unreadable input.
     """
+    refuse_plot(plot, [model, *([subject_model] if subject_model else [])])
     named: dict[str, Any] = {"subject": subject, "reference": reference, "subject_model": subject_model}
     run: dict[str, Any] = {"threads": threads, "numerics": numerics, "cache": cache}
     found = perfgate.trace(
         model, token_ids(tokens), **named, **run, step=step, bound=bound, plugins=plugin or ()
     )
+    save_plot(plot, lambda: model_plots.divergence(found))
     present(found, format, lambda console, document: model_display.show_trace(console, document, verbose))
     return EXIT_PARTED if found["parted"] else 0
+
+
+def breakdown(
+    file: File,
+    prefill: Annotated[int, typer.Option("--prefill", min=1, max=LONGEST_LIST, help="Tokens at once.")] = 128,
+    decode: Annotated[
+        int, typer.Option("--decode", min=0, max=LONGEST_LIST, help="Tokens one at a time.")
+    ] = 32,
+    seed: options.Seed = DEFAULT_SEED,
+    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Whose products.")] = None,
+    plugin: options.Plugin = None,
+    threads: Threads = 1,
+    numerics: Numerics = "ggml",
+    cache: Cache = "f16",
+    plot: Plot = None,
+    format: options.Format = "human",
+) -> int:
+    """Say where the time of a model goes, by operation, in one run of our engine."""
+    refuse_plot(plot, (file,))
+    found = perfgate.time_breakdown(
+        file,
+        prefill=prefill,
+        decode=decode,
+        seed=seed,
+        backend=backend,
+        threads=threads,
+        numerics=numerics,
+        cache=cache,
+        plugins=plugin or (),
+    )
+    save_plot(plot, lambda: model_plots.time_breakdown(found))
+    present(found, format, model_display.show_breakdown)
+    return 0
+
+
+def refuse_plot(plot: Path | None, inputs: Sequence[Path]) -> None:
+    """Finds out before the work whether the picture can be written, and replaces none of the inputs."""
+    if plot is not None:
+        check_writable(plot)
+        refuse_to_replace(plot, inputs)
+
+
+def save_plot(plot: Path | None, drawn: Callable[[], Figure]) -> None:
+    """Writes the picture as a PNG file, where one was asked for."""
+    if plot is None:
+        return
+    try:
+        write_whole(plot, plots.png(drawn()))
+    except plots.NotMeasuredError as reason:
+        raise perfgate.InputError(f"--plot: {reason}") from reason
 
 
 def token_ids(text: str) -> list[int]:
@@ -139,5 +200,6 @@ def register(app: typer.Typer, model_app: typer.Typer) -> None:
     """Adds the commands."""
     model_app.command()(make)
     model_app.command()(info)
+    model_app.command()(breakdown)
     app.command()(generate)
     app.command()(trace)

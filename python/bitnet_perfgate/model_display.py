@@ -111,6 +111,30 @@ def show_trace(console: Console, document: Document, verbose: bool) -> None:
         console.print(text(f"not compared: {row['name']}: {row['reason']}"))
 
 
+def show_breakdown(console: Console, document: Document) -> None:
+    """Share of the time of each operation, phases side by side."""
+    console.print(
+        Text(f"{document['backend']}, {document['threads']} thread(s), one run (no measurement of speed)")
+    )
+    phases = document["phases"]
+    shares = table("operation", *(f"{phase['phase']}, ms (%)" for phase in phases))
+    for index, row in enumerate(phases[0]["operations"]):
+        cells = []
+        for phase in phases:
+            elapsed_ns = phase["operations"][index]["elapsed_ns"]
+            cells.append(text(f"{elapsed_ns * 1e-6:.2f} ({100 * elapsed_ns / phase['elapsed_ns']:.1f})"))
+        shares.add_row(text(row["operation"]), *cells)
+    totals = [f"{phase['elapsed_ns'] * 1e-6:.2f}" for phase in phases]
+    shares.add_row(text("all"), *map(text, totals))
+    section(console, "Time by operation (products with the quantisation of what they read)", shares)
+    rates = [
+        f"{phase['phase']}: {tokens} tokens, {tokens / (phase['elapsed_ns'] * 1e-9):.4g} tokens/s"
+        for phase in phases
+        for tokens in (phase["tokens"],)
+    ]
+    section(console, "Rates", lines(rates))
+
+
 def _count(document: Document) -> str:
     return f"{len(document['operations'])} intermediates"
 

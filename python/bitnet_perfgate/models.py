@@ -1,4 +1,4 @@
-"""Model files: their layout, synthetic ones, what one holds, tokens from it, and where two engines part."""
+"""Model files: layouts, synthetic ones, what one holds; engines: tokens, where two part, where time goes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 
 from bitnet_perfgate import _core
-from bitnet_perfgate.documents import Document
+from bitnet_perfgate.documents import Document, TimeBreakdown, Trace
 from bitnet_perfgate.runs import DEFAULT_SEED
 
 LONGEST_SIDE = 2**31 - 1
@@ -75,7 +75,8 @@ def model_info(path: str | os.PathLike[str]) -> Document:
 
     Returns:
         ``architecture``, ``name``, ``bytes``; ``types``, tensors and bytes of each type; ``tensors``, each
-        with its name, type, sides (K first) and bytes; ``runs``, and either the model's sides or ``why_not``.
+        with its name, type, sides (K first), offset in the file and bytes; ``runs``, and either the model's
+        sides or ``why_not``.
 
     Raises:
         InputError: not a GGUF file.
@@ -148,7 +149,7 @@ def trace(
     numerics: str = "ggml",
     cache: str = "f16",
     plugins: Iterable[str | os.PathLike[str]] = (),
-) -> Document:
+) -> Trace:
     """Runs two engines over the same tokens and finds the first operation at which they part.
 
     Args:
@@ -188,7 +189,52 @@ def trace(
         list(plugins),
         subject_model,
     )
-    return Document(json.loads(found))
+    return Trace(json.loads(found))
+
+
+def time_breakdown(
+    path: str | os.PathLike[str],
+    *,
+    prefill: int = 128,
+    decode: int = 32,
+    seed: int = DEFAULT_SEED,
+    backend: str | None = None,
+    threads: int = 1,
+    numerics: str = "ggml",
+    cache: str = "f16",
+    plugins: Iterable[str | os.PathLike[str]] = (),
+) -> TimeBreakdown:
+    """Where the time of a model goes, by operation, in one run; no measurement of speed: `run` measures.
+
+    Our own engine is what tells its operations apart; a backend that brings an engine of its own is looked
+    at through its products.
+
+    Args:
+        path: a GGUF model file.
+        prefill: tokens run at once, at least one.
+        decode: tokens run one at a time after them.
+        seed: the tokens are drawn from it.
+        backend: whose products; the fastest Rust one's by default.
+        threads: of the engine.
+        numerics: ``ggml``, rounding where bitnet.cpp does, or ``pure-f32``.
+        cache: of keys and values, ``f16`` or ``f32``.
+        plugins: shared libraries whose backends may be named.
+
+    Returns:
+        ``phases``, prefill and decode, each with ``tokens``, ``elapsed_ns`` and ``operations``: the name and
+        ``elapsed_ns`` of each. A product's time has the quantisation of what it reads in it.
+
+    Raises:
+        InputError: not a model that engines run; a context that is too short; an unknown backend.
+        FileError: the file cannot be read.
+
+    Example:
+        >>> time_breakdown("model.gguf")["phases"][0]["elapsed_ns"]  # doctest: +SKIP
+    """
+    work = (_counted(prefill, "prefill"), decode and _counted(decode, "decode"), seed)
+    run = (numerics, cache, _counted(threads, "threads"))
+    found = _core.time_breakdown(os.fspath(path), work, backend, run, list(plugins))
+    return TimeBreakdown(json.loads(found))
 
 
 LARGEST_TOKEN = 2**32 - 1

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from bitnet_perfgate import html, plots
+from bitnet_perfgate import html, model_plots, plots
 from bitnet_perfgate.display import printable
-from bitnet_perfgate.documents import Document, Recording, Result, Verdict
+from bitnet_perfgate.documents import Document, Recording, Result, TimeBreakdown, Trace, Verdict
 from bitnet_perfgate.reports import sections
 
 MOST_ROWS = 60
@@ -27,9 +27,12 @@ def verdict_html(verdict: Verdict) -> str:
     """Decision, evidence, route, and the judged comparisons."""
     route = verdict["route"]
     judged = [row for row in verdict.comparisons if row.verdict]
+    failures = verdict["agreement"]["failures"]
     return _framed(
         _card(verdict.verdict, f"<b>Evidence</b> <code>{_text(verdict.evidence)}</code>"),
-        _table(HEADINGS, [_cells(row.data) for row in judged]),
+        f"<p><b>Agreement</b>: {_text(_agreement(verdict))}</p>",
+        _table(FAILURES, [_failure(row) for row in failures]) if failures else "",
+        _table(HEADINGS, [_cells(row.data) for row in judged]) if judged else f"<p>{NOTHING_JUDGED}</p>",
         f"<p><b>Next</b>: {_text(route['next'])}: {_text(route['reason'])}</p>",
     )
 
@@ -37,8 +40,12 @@ def verdict_html(verdict: Verdict) -> str:
 def verdict_markdown(verdict: Verdict) -> str:
     """The same as Markdown."""
     judged = [row for row in verdict.comparisons if row.verdict]
-    line = f"**{verdict.verdict.upper()}** {_code(verdict.evidence)}"
-    return f"{line}\n\n{comparisons_markdown(judged)}"
+    failures = verdict["agreement"]["failures"]
+    parts = [f"**{verdict.verdict.upper()}** {_code(verdict.evidence)}", f"Agreement: {_agreement(verdict)}"]
+    if failures:
+        parts.append(_markdown_table(FAILURES, [_failure(row) for row in failures]))
+    parts.append(comparisons_markdown(judged) if judged else NOTHING_JUDGED)
+    return "\n\n".join(parts)
 
 
 def comparisons_html(comparisons: Sequence[Document]) -> str:
@@ -71,6 +78,88 @@ def trial_html(answer: Document) -> str:
 def trial_markdown(answer: Document) -> str:
     """The same as Markdown."""
     return f"**{answer['verdict'].upper()}** {_code(_trial(answer.data))}"
+
+
+def trace_html(trace: Trace) -> str:
+    """Where two engines part: one sentence, the map, the operations that differ."""
+    return _framed(
+        f"<p>{_text(_parted(trace))}</p>",
+        html.drawn(lambda: model_plots.divergence(trace), "Divergence"),
+        _table(DIFFERENCES, _differences(trace)) if trace["parted"] else "",
+    )
+
+
+def trace_markdown(trace: Trace) -> str:
+    """The same without the map."""
+    table = f"\n\n{_markdown_table(DIFFERENCES, _differences(trace))}" if trace["parted"] else ""
+    return _parted(trace) + table
+
+
+def breakdown_html(breakdown: TimeBreakdown) -> str:
+    """Share of the time of each operation."""
+    return _framed(
+        html.drawn(lambda: model_plots.time_breakdown(breakdown), "Time"),
+        _table(SHARES, _shares(breakdown)),
+    )
+
+
+def breakdown_markdown(breakdown: TimeBreakdown) -> str:
+    """The same as a table."""
+    return _markdown_table(SHARES, _shares(breakdown))
+
+
+DIFFERENCES = ("operation", "differing values", "max abs", "relative", "codes flipped")
+SHARES = ("phase", "operation", "time, ms", "share, per cent")
+
+
+def _parted(trace: Trace) -> str:
+    sides = f"{trace['subject']} and {trace['reference']}"
+    first = trace["first"]
+    if first is None:
+        return f"{sides} do not part on {len(trace['tokens'])} tokens"
+    return f"{sides} part at {first['name']}, position {first['position']}, value {first['index']}"
+
+
+def _differences(trace: Trace) -> list[list[str]]:
+    return [
+        [
+            row["name"],
+            f"{row['differing']:,} of {row['values']:,}",
+            f"{row['max_abs']:.3g}",
+            f"{row['relative']:.3g}",
+            "" if row["codes_flipped"] is None else str(row["codes_flipped"]),
+        ]
+        for row in trace["operations"]
+        if row["differing"]
+    ]
+
+
+def _shares(breakdown: TimeBreakdown) -> list[list[str]]:
+    return [
+        [
+            phase["phase"],
+            row["operation"],
+            f"{row['elapsed_ns'] * 1e-6:.3f}",
+            f"{100 * row['elapsed_ns'] / phase['elapsed_ns']:.1f}",
+        ]
+        for phase in breakdown["phases"]
+        for row in phase["operations"]
+    ]
+
+
+FAILURES = ("workload", "backend", "first difference", "cause")
+NOTHING_JUDGED = "No speed was judged."
+
+
+def _agreement(verdict: Verdict) -> str:
+    found = verdict["agreement"]
+    return f"{found['exact']} of {found['n']} results equal the oracle's to the bit"
+
+
+def _failure(row: Mapping[str, Any]) -> list[str]:
+    first = row.get("first_mismatch")
+    where = f"at {first['index']}: expected {first['expected']}, got {first['actual']}" if first else "-"
+    return [row["workload"], row["backend"], where, row.get("cause") or "unknown"]
 
 
 SERIES = ("workload", "backend", "meter", "launches", "samples")
@@ -121,7 +210,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [
         row["workload"],
         row["subject"],
-        f"{row['against']} {row['other']}",
+        " ".join(dict.fromkeys((row["against"], row["other"]))),
         "not measured" if row["ratio"] is None else f"{row['ratio']:.3f}",
         f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else "not measured",
         row["verdict"] or "not judged",
@@ -177,7 +266,12 @@ STYLE = """\
 .perfgate .card.pass { border-color: var(--pass); } .perfgate .card.fail { border-color: var(--fail); }
 .perfgate .card.neutral { border-color: var(--neutral); }
 .perfgate .wide { overflow-x: auto; margin: 8px 0; }
-.perfgate table { color: var(--ink); font-size: 13px; } .perfgate td, .perfgate th { text-align: left; }
+.perfgate table { color: var(--ink); font-size: 13px; }
+.perfgate tr { background: transparent !important; }
+.perfgate td, .perfgate th { text-align: left !important; vertical-align: top; }
+.perfgate td.pass { color: var(--pass); } .perfgate td.fail { color: var(--fail); }
+.perfgate td.neutral { color: var(--neutral); } .perfgate td.skipped { color: var(--muted); }
+.perfgate code { background: transparent !important; color: inherit !important; }
 .perfgate td small { display: block; color: var(--muted); }
 .perfgate svg { max-width: 720px; height: auto; }
 """

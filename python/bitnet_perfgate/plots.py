@@ -48,6 +48,8 @@ RATIOS = (
 )
 MOST_TICKS = 7
 CLOSE_RATIOS = (0.3, 0.7, 0.9, 1.1, 1.2, 3.0)
+# Beyond it the labels of close ratios overlap, however few there are.
+WIDE_RANGE = 2.5
 TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 BANDWIDTH, COMPUTE = "_gb_per_s", "_gop_per_s"
 LONGEST_NAME = 44
@@ -119,7 +121,7 @@ def paired_samples(result: Result, place: int | None = None, theme: Theme = LIGH
         row["index"] for row in result.recording["launches"] if row.get("stage", 1) == comparison["stage"]
     ]
     starts, total = _starts(sides, launches)
-    figure, (above, below) = _figure(theme, (7.4, 5.4), 2, height_ratios=[3, 2])
+    figure, (above, below) = new_figure(theme, (7.4, 5.4), 2, height_ratios=[3, 2])
     scale, unit = _time_unit(comparison["subject_ns"] or comparison["other_ns"] or 1.0)
     for series, colour, mark in zip(sides, (theme.subject, theme.other), ("o", "x"), strict=True):
         x, y = _positions(series, starts)
@@ -128,7 +130,7 @@ def paired_samples(result: Result, place: int | None = None, theme: Theme = LIGH
         )
     above.set_ylabel(f"time per call ({unit})")
     _plain_log(above.yaxis, above.set_yscale)
-    _legend(above, theme, 2)
+    add_legend(above, theme, 2)
     seen: dict[int, int] = {}
     places = []
     for block in blocks:
@@ -149,14 +151,14 @@ def paired_samples(result: Result, place: int | None = None, theme: Theme = LIGH
     _ratio_ticks(below.yaxis, *below.get_ylim())
     below.set_ylabel("time ratio")
     below.set_xlabel("block, in the order measured; a line starts a fresh process")
-    _legend(below, theme, 4)
+    add_legend(below, theme, 4)
     for axes in (above, below):
         axes.set_xlim(0, total)
         for start in list(starts.values())[1:]:
             axes.axvline(start, color=theme.grid, lw=1.0, zorder=0)
     above.tick_params(labelbottom=False)
     subject, other = printable(comparison["subject"]), printable(comparison["other"])
-    _title(figure, theme, f"Did the machine drift, and does {subject} still differ from {other}?",
+    set_title(figure, theme, f"Did the machine drift, and does {subject} still differ from {other}?",
            _short(comparison["workload"]))  # fmt: skip
     return figure
 
@@ -175,7 +177,7 @@ def forest(result: Result, theme: Theme = LIGHT) -> Figure:
     groups = [[row for row in rows if row["against"] == kind] for kind in kinds]
     heights = [max(len(group), 2) + 1.5 for group in groups]
     size = (7.4, 0.235 * sum(heights) + 1.2 + 0.5 * len(groups))
-    figure, all_axes = _figure(theme, size, len(groups), height_ratios=heights)
+    figure, all_axes = new_figure(theme, size, len(groups), height_ratios=heights)
     edges = result.verdict["policy"].get("severity")
     for axes, kind, group in zip(all_axes, kinds, groups, strict=True):
         _forest_panel(axes, group, edges if kind != "reference" else None, theme)
@@ -187,7 +189,7 @@ def forest(result: Result, theme: Theme = LIGHT) -> Figure:
         axes.set_title(names[kind], loc="left", fontsize=9, color=theme.muted)
     all_axes[-1].set_xlabel("time ratio: right of 1 is slower")
     _severity_legend(figure, rows, theme)
-    _title(figure, theme, "Is anything slower than allowed?", "estimate, interval; a dash marks the limit")
+    set_title(figure, theme, "Is anything slower than allowed?", "estimate, interval; a dash marks the limit")
     return figure
 
 
@@ -233,7 +235,7 @@ def history(
     points = [(row, result.recording["created"]) for row, result in found if row and row["interval"]]
     if len(points) < 2:
         raise NotMeasuredError(f"no accepted recording holds {wanted['workload']}")
-    figure, (axes,) = _figure(theme, (7.4, 3.4), 1)
+    figure, (axes,) = new_figure(theme, (7.4, 3.4), 1)
     for x, (row, _) in enumerate(points):
         last = x == len(points) - 1
         colour = theme.other if last else theme.subject
@@ -244,57 +246,121 @@ def history(
     axes.set_xticks(range(len(points)), [f"{when[5:10]}\n{when[11:16]}" for _, when in points], fontsize=8)
     axes.set_xlim(-0.6, len(points) - 0.4)
     axes.set_ylabel("time ratio to the reference")
-    _legend(axes, theme, 2)
-    _title(figure, theme, f"Has {printable(wanted['subject'])} become slower since the accepted recordings?",
-           _short(wanted["workload"]))  # fmt: skip
+    add_legend(axes, theme, 2)
+    question = f"Has {printable(wanted['subject'])} become slower since the accepted recordings?"
+    set_title(figure, theme, question, _short(wanted["workload"]))
     return figure
 
 
 def roofline(result: Result, theme: Theme = LIGHT) -> Figure:
-    """Kernels between the machine's measured ceilings: ``*_gb_per_s`` and ``*_gop_per_s``.
+    """Every product of the judged subject under the ceilings it meets; a panel for each number of threads.
 
-    Raises `NotMeasuredError` where the recording holds no ceilings.
+    A slope is a bandwidth, a level line the peak of an instruction set. A mark has the colour and shape of
+    the slope that its weights come along. Raises `NotMeasuredError` where the recording holds no ceilings.
     """
     ceilings = result.recording["ceilings"]
-    slopes = {name: value for name, value in ceilings.items() if name.endswith(BANDWIDTH)}
-    roofs = {name: value for name, value in ceilings.items() if name.endswith(COMPUTE)}
-    if not (slopes and roofs):
+    if not ceilings:
         raise NotMeasuredError("the recording holds no measured ceilings of this machine")
+    subject = next((row.subject for row in result.table if row.required and row.binds), None)
+    rows = [row for row in result.verdict.data.get("efficiencies", ()) if row["backend"] == subject]
+    panels: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        panels.setdefault(_threads(row["peak"]), []).append(row)
+    if not panels:
+        raise NotMeasuredError("no product of the subject was timed with all of its ceilings")
     work = {row["id"]: row["work"] for row in result.recording["plan"]["workloads"]}
-    points = [
-        (row, work[row.workload]["ops"] / work[row.workload]["bytes"])
-        for row in result.table
-        if row.required
-        and row.subject_ns
-        and row.unit.endswith("/s")
-        and work[row.workload]["ops"]
-        and work[row.workload]["bytes"]
-    ]
-    if not points:
-        raise NotMeasuredError("no kernel with counted operations and bytes was timed")
-    figure, (axes,) = _figure(theme, (7.4, 4.6), 1)
-    lowest, highest = (edge(x for _, x in points) for edge in (min, max))
+    figure, all_axes = new_figure(theme, (7.4, 0.9 + 3.7 * len(panels)), len(panels))
+    for axes, (threads, own) in zip(all_axes, sorted(panels.items()), strict=True):
+        points = [(work[row["workload"]]["ops"], work[row["workload"]]["bytes"], row) for row in own]
+        _roofline_panel(axes, points, ceilings, theme)
+        name = "1 thread" if threads == 1 else f"{threads} threads"
+        axes.set_title(name, loc="left", fontsize=9, color=theme.muted)
+    all_axes[-1].set_xlabel("operations per weight byte")
+    set_title(figure, theme, f"How close does {printable(str(subject))} come to what this machine can do?",
+           "fastest call of each product; a mark on the line of its colour could not be faster")  # fmt: skip
+    return figure
+
+
+def _roofline_panel(
+    axes: Axes,
+    points: Sequence[tuple[int, int, Mapping[str, Any]]],
+    ceilings: Mapping[str, float],
+    theme: Theme,
+) -> None:
+    threads = _threads(points[0][2]["peak"])
+    slopes = {
+        name: value
+        for name, value in ceilings.items()
+        if name.endswith(BANDWIDTH) and _threads(name) == threads
+    }
+    roofs = {name: ceilings[name] for name in sorted({row["peak"] for *_, row in points})}
     roof = max(roofs.values())
-    span = [lowest / 4, max(highest * 4, 2 * roof / min(slopes.values()))]
-    for name, value in sorted(slopes.items()):
-        bend = [span[0], max(roof / value, span[0]), span[1]]
-        axes.plot(bend, [min(roof, value * x) for x in bend], color=theme.muted, lw=1.4)
-        axes.annotate(f"{name.removesuffix(BANDWIDTH)} {value:.0f} GB/s", (span[0], value * span[0]),
-                      xytext=(4, -14), textcoords="offset points", fontsize=8, color=theme.ink)  # fmt: skip
-    for name, value in sorted(roofs.items()):
-        axes.axhline(value, color=theme.muted, lw=1.4, ls="--")
-        axes.annotate(f"{name.removesuffix(COMPUTE)} {value:.0f} GOP/s", (span[1], value), xytext=(-4, 4),
-                      textcoords="offset points", fontsize=8, color=theme.ink, ha="right")  # fmt: skip
-    rates = [work[row.workload]["ops"] / row.subject_ns for row, _ in points if row.subject_ns]
-    axes.scatter([x for _, x in points], rates, s=26, c=theme.subject, label="kernel", zorder=3)
+    intensities = [ops / size for ops, size, _ in points]
+    rates = [ops / row["fastest_ns"] for ops, _, row in points]
+    # Every slope meets the highest roof inside.
+    left = min(min(intensities), roof / max(slopes.values())) / 2
+    right = max(max(intensities) * 2.5, 2 * roof / min(slopes.values()))
+    for name, value in slopes.items():
+        colour, _ = _level_style(name, theme)
+        axes.plot([left, roof / value], [value * left, roof], color=colour, lw=1.4)
+    lowest = min(slopes.values())
+    for name, value in roofs.items():
+        axes.plot([value / max(slopes.values()), right], [value] * 2, color=theme.muted, lw=1.4, ls="--")
+        words = name.removesuffix(COMPUTE).rpartition("_t")[0].replace("_", " ")
+        axes.annotate(f"{words} {value:.0f} GOP/s", (right, value), xytext=(-3, 4),
+                      textcoords="offset points", fontsize=7.5, color=theme.ink, ha="right")  # fmt: skip
+    for x, y, (*_, row) in zip(intensities, rates, points, strict=True):
+        colour, mark = _level_style(row["bandwidth"], theme)
+        face = theme.surface if row["peak"].startswith("f32") else colour
+        axes.plot([x], [y], marker=mark, ms=6, mfc=face, mec=colour, mew=1.2, ls="", zorder=3)
     _plain_log(axes.xaxis, axes.set_xscale)
     _plain_log(axes.yaxis, axes.set_yscale)
-    axes.set_xlim(*span)
-    axes.set_ylim(min([*rates, *(value * span[0] for value in slopes.values())]) / 2, 2 * roof)
-    axes.set_xlabel("operations per weight byte")
+    axes.set_xlim(left, right)
+    axes.set_ylim(min([*rates, lowest * left]) / 1.6, roof * 2)
     axes.set_ylabel("GOP/s")
-    _title(figure, theme, "How close do the kernels come to this machine's ceilings?", "")
-    return figure
+    _roofline_legend(axes, slopes, [row for *_, row in points], theme)
+
+
+def _roofline_legend(
+    axes: Axes, slopes: Mapping[str, float], rows: Sequence[Mapping[str, Any]], theme: Theme
+) -> None:
+    """Where weights lie, and how fast they come from there."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for name in sorted(slopes, key=lambda name: -slopes[name]):
+        colour, mark = _level_style(name, theme)
+        used = mark if any(row["bandwidth"] == name for row in rows) else ""
+        label = f"{_place(name)} {slopes[name]:.0f} GB/s"
+        handles.append(Line2D([], [], color=colour, marker=used, ms=6, lw=1.4, label=label))
+    if any(row["peak"].startswith("f32") for row in rows):
+        handles.append(Line2D([], [], marker="o", ms=6, mfc=theme.surface, mec=theme.muted, mew=1.2, lw=0,
+                              label="hollow: float weights"))  # fmt: skip
+    axes.legend(handles=handles, loc="lower right", fontsize=8, frameon=False, labelcolor=theme.ink,
+                title="weights come from", title_fontproperties={"size": 8})  # fmt: skip
+    axes.get_legend().get_title().set_color(theme.muted)  # type: ignore[union-attr]
+
+
+def _threads(ceiling: str) -> int:
+    """The number of threads that a ceiling's name tells."""
+    return int(ceiling.removesuffix(BANDWIDTH).removesuffix(COMPUTE).rpartition("_t")[2])
+
+
+def _place(bandwidth: str) -> str:
+    """``L2``, ``memory``."""
+    place = bandwidth.partition("_")[0]
+    return "memory" if place == "dram" else place.upper()
+
+
+def _level_style(bandwidth: str, theme: Theme) -> tuple[str, str]:
+    """Colour and mark of where weights come from."""
+    styles = {
+        "l1": (theme.subject, "^"),
+        "l2": (theme.severity["minor"], "s"),
+        "l3": (theme.other, "o"),
+        "dram": (theme.severity["critical"], "v"),
+    }
+    return styles.get(bandwidth.partition("_")[0], (theme.muted, "D"))
 
 
 def png(figure: Figure, dpi: int = 144) -> bytes:
@@ -320,9 +386,10 @@ def css_svg(figure: Figure) -> str:
     return text
 
 
-def _figure(
+def new_figure(
     theme: Theme, size: tuple[float, float], n_panels: int, height_ratios: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
+    """A figure with panels below one another. Raises `NotMeasuredError` where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -344,12 +411,14 @@ def _figure(
     return figure, panels
 
 
-def _title(figure: Figure, theme: Theme, question: str, detail: str) -> None:
+def set_title(figure: Figure, theme: Theme, question: str, detail: str) -> None:
+    """The question that the plot answers, and what it is about."""
     text = f"{question}\n{detail}" if detail else question
     figure.suptitle(text, color=theme.ink, fontsize=10.5, x=0.01, ha="left", linespacing=1.5)
 
 
-def _legend(axes: Axes, theme: Theme, n_columns: int) -> None:
+def add_legend(axes: Axes, theme: Theme, n_columns: int) -> None:
+    """Above the panel, where it covers nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=n_columns, fontsize=8, frameon=False,
                 labelcolor=theme.ink, borderaxespad=0.2, handletextpad=0.4, columnspacing=1.2)  # fmt: skip
 
@@ -363,8 +432,11 @@ def _severity_legend(figure: Figure, rows: Sequence[Mapping[str, Any]], theme: T
         for name in SEVERITIES
         if name in present
     ]
-    if any(row["verdict"] != "pass" for row in rows):
-        handles.append(Line2D([], [], lw=0, label="? undecided   ! too slow"))
+    signs = {"neutral": "? undecided", "fail": "! too slow"}
+    verdicts = {row["verdict"] for row in rows}
+    if verdicts & signs.keys():
+        label = "   ".join(sign for verdict, sign in signs.items() if verdict in verdicts)
+        handles.append(Line2D([], [], lw=0, label=label))
     figure.legend(
         handles=handles, loc="outside lower left", ncols=5, fontsize=8, frameon=False, labelcolor=theme.ink
     )
@@ -385,7 +457,7 @@ def _ratio_ticks(axis: Axis, lowest: float, highest: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     ticks = [ratio for ratio in RATIOS if lowest <= ratio <= highest]
-    if len(ticks) > MOST_TICKS:
+    if len(ticks) > MOST_TICKS or highest / lowest > WIDE_RANGE:
         ticks = [ratio for ratio in ticks if ratio not in CLOSE_RATIOS]
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_minor_locator(NullLocator())

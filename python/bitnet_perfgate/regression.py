@@ -14,7 +14,7 @@ from typing import Any
 from bitnet_perfgate import _core
 from bitnet_perfgate.documents import Document, Recording, Result, Verdict
 from bitnet_perfgate.imports import compare_imported, is_imported
-from bitnet_perfgate.runs import DEFAULT_SEED, Progress, StrPath, judgement, measure, plan
+from bitnet_perfgate.runs import DEFAULT_SEED, Progress, StrPath, judgement, measure_against, plan
 
 BASELINES_FOLDER = Path("benchmark-results/baselines")
 MOST_SESSIONS = 12
@@ -62,7 +62,7 @@ def gate(
     }
     planned = plan(**options, **timing)
     against = judgement(thresholds, strict, **sessions_of(Path(baseline), planned))
-    return measure(options, against, progress, **timing)
+    return measure_against(options, against, progress, **timing)
 
 
 def sessions_of(baseline: Path, planned: Recording) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def compare_libraries(
                 "warmup": warmup,
                 "counts": counts,
             }
-            return measure(options, against, progress, **timing)
+            return measure_against(options, against, progress, **timing)
         except _core.InputError as error:
             # Named as the caller named them, not as their copies.
             text = str(error)

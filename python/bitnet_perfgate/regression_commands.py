@@ -21,7 +21,6 @@ from bitnet_perfgate import (
     revisions,
     trials,
 )
-from bitnet_perfgate.documents import RECORDING_SUFFIX
 from bitnet_perfgate.interruption import EXIT_INTERRUPTED, interruption_announced
 from bitnet_perfgate.job import Job, complain, present, rendered, shown, write
 from bitnet_perfgate.progress import ProgressDisplay
@@ -80,7 +79,9 @@ def gate(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Run, then judge against accepted recordings, or against another build. Writes no baseline.
+    """Run, then judge against accepted recordings or another build.
+
+    Writes no baseline.
 
     Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral, 130 interrupted.
     """
@@ -139,7 +140,7 @@ def _builds(
 def compare(
     recordings: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[EARLIER... LATER]", help="Recordings, the one to be judged last."),
+        typer.Argument(metavar="RECORDING", help="Recordings, the one to be judged last."),
     ] = None,
     library: Annotated[
         Path | None,
@@ -184,7 +185,7 @@ def compare(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Judge two recordings, two builds, or samples measured elsewhere.
+    """Judge two recordings, two builds, or samples from elsewhere.
 
     Exit codes: 0 pass, 1 fail, 2 usage or unreadable input, 3 neutral. With --trials the worst decides.
     """
@@ -297,7 +298,9 @@ def record(
     output: options.Output = None,
     quiet: options.Quiet = False,
 ) -> int:
-    """Run, and add the recording to the baselines unless it is incomplete or disagrees.
+    """Run, and accept the recording.
+
+    Refused if it is incomplete or disagrees with the oracle.
 
     Exit codes: 0 recorded, 2 refused, 130 interrupted. Speed against C++ is shown and decides nothing here.
     """
@@ -348,7 +351,10 @@ def diff(
     later: Annotated[Path, typer.Argument(metavar="LATER")],
     format: options.Format = "human",
 ) -> int:
-    """Say what keeps two recordings from being compared, and which workloads appeared and vanished."""
+    """Say what keeps two recordings from being compared.
+
+    And which workloads appeared and vanished.
+    """
     present(regression.diff_baselines(earlier, later), format, display.show_difference)
     return 0
 
@@ -370,7 +376,9 @@ def build_time(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Time clean and incremental builds and judge them against accepted ones: more than 20 % longer fails.
+    """Time clean and incremental builds, and judge them.
+
+    More than 20 % longer than accepted ones fails.
 
     Exit codes: 0 pass, 1 fail, 2 usage, or it does not build, 3 neutral, 130 interrupted.
     """
@@ -393,9 +401,11 @@ def selftest(
     format: options.Format = "human",
     quiet: options.Quiet = False,
 ) -> int:
-    """Plant slow-downs into a real kernel and count what the gate finds on this machine.
+    """Plant slow-downs into a real kernel, and count what is found.
 
-    Exit codes: 0 done, 2 unusable, 3 no round was finished, 130 interrupted. The counts are the result.
+    The counts are the result.
+
+    Exit codes: 0 done, 2 unusable, 3 no round was finished, 130 interrupted.
     """
     with (
         interruption_announced(complain),
@@ -414,9 +424,7 @@ def register(app: typer.Typer, settings: dict[str, Any]) -> None:
     app.command()(compare)
     app.command()(selftest)
     app.command(name="build-time")(build_time)
-    baselines = typer.Typer(
-        help=f"Accepted recordings (*{RECORDING_SUFFIX}): the only commands that write them.", **settings
-    )
+    baselines = typer.Typer(help="Accepted recordings: nothing else writes them.", **settings)
     for function in (record, accept, show, diff):
         baselines.command()(function)
     baselines.command(name="list")(list_)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from bitnet_perfgate import _core, worker
+from bitnet_perfgate.callables import CallableBackend, address, checked
 from bitnet_perfgate.documents import Recording, Result, Verdict
 
 DEFAULT_SEED = 42
@@ -33,6 +34,7 @@ def run(
     workloads: Iterable[str] = (),
     backends: Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
+    callables: Iterable[CallableBackend | type] = (),
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
@@ -55,6 +57,8 @@ def run(
         workloads: ids as `bitnet_perfgate.workloads` lists them; empty means all of the profile.
         backends: names as `bitnet_perfgate.doctor` lists them; empty means all. The oracle always takes part.
         plugins: shared libraries that export ``bitnet_backend_v1``; loading one runs its code.
+        callables: Python functions and classes that `backend` made backends of. The fresh processes must find
+            them: by module and name, or else by cloudpickle.
         profile: ``quick`` (about a minute) or ``full`` (every shape, format and batch).
         iterations: multiplies the launches, 5 fresh processes of 12 blocks for each workload.
         warmup: untimed calls before each turn of a side, at least 1.
@@ -73,13 +77,14 @@ def run(
 
     Raises:
         InputError: an unknown name, an unusable option, a model or plugin that cannot be used, a path that
-            is not UTF-8.
+            is not UTF-8, a callable that no fresh process would find.
         FileError: a file cannot be opened or read.
 
     Example:
         >>> result = run(workloads=["matmul/i2_s/640x2560/b1/t1/hot"])  # doctest: +SKIP
         >>> [(row.workload, row.ratio) for row in result.table if row.required]  # doctest: +SKIP
     """
+    brought = checked(callables)
     return _measure(
         _options(
             model=model,
@@ -95,8 +100,10 @@ def run(
             skip_cpp=skip_cpp,
             worker=worker.command(),
             judgement=judgement(thresholds=thresholds, strict=strict),
+            brought=[{"name": each.name, "address": address(each)} for each in brought],
         ),
         progress,
+        brought,
     )
 
 
@@ -114,18 +121,21 @@ def crossval(
     workloads: Iterable[str] = (),
     backends: Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
+    callables: Iterable[CallableBackend | type] = (),
     seed: int = DEFAULT_SEED,
     skip_cpp: bool = False,
     progress: Progress | None = None,
 ) -> Result:
     """Compares every backend with the oracle, and with float64 for the accuracy; times nothing.
 
-    ``full`` takes every shape, format and batch. Everything else is as in `run`.
+    ``full`` takes every shape, format and batch. Everything else is as in `run`, but that all of it happens
+    in this process: a callable may be any function, one of a notebook too.
 
     Example:
         >>> result = crossval(workloads=["quantize/tl2/640x2560"])  # doctest: +SKIP
         >>> result.verdict["agreement"]["exact"], result.verdict["agreement"]["n"]  # doctest: +SKIP
     """
+    brought = checked(callables)
     return _measure(
         _options(
             model=model,
@@ -137,8 +147,10 @@ def crossval(
             seed=seed,
             skip_cpp=skip_cpp,
             timing=False,
+            brought=_by_name(brought),
         ),
         progress,
+        brought,
     )
 
 
@@ -149,6 +161,7 @@ def plan(
     workloads: Iterable[str] = (),
     backends: Iterable[str] = (),
     plugins: Iterable[StrPath] = (),
+    callables: Iterable[CallableBackend | type] = (),
     profile: str = "quick",
     iterations: int = 1,
     warmup: int = 1,
@@ -164,6 +177,7 @@ def plan(
     Example:
         >>> plan(categories=["quantization"]).workload_ids  # doctest: +SKIP
     """
+    brought = checked(callables)
     options = _options(
         model=model,
         categories=categories,
@@ -177,11 +191,12 @@ def plan(
         seed=seed,
         skip_cpp=skip_cpp,
         timing=timing,
+        brought=_by_name(brought),
     )
-    return Recording(json.loads(_core.plan(options)))
+    return Recording(json.loads(_core.plan(options, brought)))
 
 
-def measure(
+def measure_against(
     options: dict[str, Any], against: dict[str, Any], progress: Progress | None, **timing: Any
 ) -> Result:
     """Measures in fresh processes and judges; for functions that know what to judge against."""
@@ -207,8 +222,13 @@ def options_json(**options: Any) -> str:
     return _options(**{"model": None, **lists, **options})
 
 
-def _measure(options: str, progress: Progress | None) -> Result:
-    recording, verdict = _core.run(options, progress)
+def _by_name(brought: list[CallableBackend]) -> list[dict[str, str]]:
+    """What stays in this process needs no address."""
+    return [{"name": each.name, "address": ""} for each in brought]
+
+
+def _measure(options: str, progress: Progress | None, brought: list[CallableBackend] | None = None) -> Result:
+    recording, verdict = _core.run(options, progress, brought or [])
     return Result.of(Recording(json.loads(recording)), Verdict(json.loads(verdict)))
 
 

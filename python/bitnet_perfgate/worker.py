@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
-from bitnet_perfgate import _core
+from bitnet_perfgate import _core, callables
 
 
 def command() -> list[str]:
@@ -17,4 +19,8 @@ def command() -> list[str]:
 def main() -> NoReturn:
     """Serves and exits. Ctrl-C reaches the whole terminal; here it is the parent that says when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(_core.worker())
+    # Orders and answers own the standard streams; what a callable prints or reads must not come between.
+    sys.stdout = sys.stderr
+    with Path(os.devnull).open() as nothing:
+        sys.stdin = nothing
+        sys.exit(_core.worker(callables.found))

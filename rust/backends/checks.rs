@@ -92,11 +92,20 @@ pub(super) fn zeros<T: Clone + Default>(
     cols: usize,
 ) -> Result<Vec<T>, BackendError> {
     let out_of_memory = || BackendError::OutOfMemory { backend: backend.to_string() };
-    let n = rows.checked_mul(cols).ok_or_else(out_of_memory)?;
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(n).map_err(|_| out_of_memory())?;
-    buffer.resize(n, T::default());
-    Ok(buffer)
+    rows.checked_mul(cols).and_then(zeroed).ok_or_else(out_of_memory)
+}
+
+/// Room that is asked for before it is taken. What is smaller stays below what allocators map for itself, and asking for
+/// it would leave used memory behind, which zeros then have to be written to.
+const ASKED_FOR_BYTES: usize = 64 << 20;
+
+/// `n` zeros, fresh from the operating system: what is never written to takes no memory. `None` where there is no room.
+pub(crate) fn zeroed<T: Clone + Default>(n: usize) -> Option<Vec<T>> {
+    // The macro ends the process where there is no room.
+    if n.checked_mul(size_of::<T>())? >= ASKED_FOR_BYTES {
+        Vec::<T>::new().try_reserve_exact(n).ok()?;
+    }
+    Some(vec![T::default(); n])
 }
 
 /// [`BackendError::Unsupported`].

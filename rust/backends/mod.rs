@@ -5,6 +5,7 @@
 //! are values with reasons, never silent skips. A backend computes; it never times, compares or falls back.
 
 mod build_info;
+pub mod ceilings;
 mod checks;
 #[cfg(feature = "ffi")]
 pub mod contract;
@@ -20,7 +21,10 @@ pub mod vector;
 
 use crate::bitnet::formats::{FormatError, Layout, Weights};
 use crate::bitnet::model::{FloatMatrix, Graph, NamedTensor, RunOptions};
+use crate::team::Outputs;
 use std::sync::Arc;
+
+pub(crate) use checks::zeroed;
 
 /// Whether a backend can run on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,11 +214,37 @@ pub trait Matmul {
     /// (`docs/NUMERICS.md`).
     fn linear_f32_f32(&mut self, x: &[f32], y: &mut [f32]) -> Result<(), BackendError>;
 
+    /// The same product in parts, where the backend offers that.
+    fn parts(&self) -> Option<&dyn Parts> {
+        None
+    }
+
+    /// Everything that [`Matmul::matmul_i8_i32`] does around a kernel which it does not reach directly, and nothing of the
+    /// kernel: what the way to it costs, for whoever has a clock. `out` is no result. `None` where there is no such way.
+    fn empty_call(&mut self, q: &[i8], out: &mut [i32]) -> Option<Result<(), BackendError>> {
+        let _ = (q, out);
+        None
+    }
+
     /// Bytes that preparing allocated beyond the weights it was given: what repacking and scratch cost in memory.
     /// `None` where the backend does not say.
     fn prepared_bytes(&self) -> Option<usize> {
         None
     }
+}
+
+/// A product whose weight rows are divided into parts, which different threads may compute at once: so that several
+/// products of the same activations need their threads to meet only once.
+pub trait Parts: Sync {
+    /// Where each part ends: weight rows, ascending; the last one is their number.
+    fn ends(&self) -> &[usize];
+
+    /// `out` `[n, rows of the part]` = exact integer products of those rows with `q` `[n, cols]`. Each part is
+    /// computed by one thread at a time.
+    ///
+    /// # Panics
+    /// Where n is more than the `n_max` it was prepared for, or a length does not fit.
+    fn run(&self, part: usize, q: &[i8], n: usize, out: &mut Outputs<'_, i32>);
 }
 
 /// How float products are computed (`docs/NUMERICS.md`, float products).

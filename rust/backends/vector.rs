@@ -46,6 +46,8 @@ pub trait VectorLoops: Send + Sync {
     fn round_to_f16(&self, x: &mut [f32]);
     /// Rounds to float16.
     fn to_f16(&self, x: &[f32], y: &mut [f16]);
+    /// float16 to float32, exactly.
+    fn from_f16(&self, x: &[f16], y: &mut [f32]);
     /// `scores[t] = dot(keys[t], q) * multiplier`, keys `[scores, q]`.
     fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]);
     /// The same with keys in float16.
@@ -153,6 +155,10 @@ impl VectorLoops for Portable {
 
     fn to_f16(&self, x: &[f32], y: &mut [f16]) {
         to_f16::<Self>(x, y);
+    }
+
+    fn from_f16(&self, x: &[f16], y: &mut [f32]) {
+        from_f16::<Self>(x, y);
     }
 
     fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
@@ -305,45 +311,78 @@ pub(super) fn round_to_f16<H: Halves>(x: &mut [f32]) {
 }
 
 #[inline(always)]
+pub(super) fn from_f16<H: Halves>(x: &[f16], y: &mut [f32]) {
+    let ((from, from_rest), (to, to_rest)) = (x.as_chunks::<8>(), y.as_chunks_mut::<8>());
+    from.iter().zip(to).for_each(|(x, y)| *y = H::widen(x));
+    from_rest.iter().zip(to_rest).for_each(|(x, y)| *y = x.to_f32());
+}
+
+#[inline(always)]
 pub(super) fn to_f16<H: Halves>(x: &[f32], y: &mut [f16]) {
     let ((from, from_rest), (to, to_rest)) = (x.as_chunks::<8>(), y.as_chunks_mut::<8>());
     to.iter_mut().zip(from).for_each(|(to, from)| *to = H::narrow(from));
     to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = f16::from_f32(*from));
 }
 
-#[inline(always)]
-pub(super) fn scores_f32(keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
-        let mut lanes = [0.0; LANES];
-        let ((keys, keys_rest), (qs, q_rest)) = (key.as_chunks::<LANES>(), q.as_chunks::<LANES>());
-        for (key, q) in keys.iter().zip(qs) {
-            for l in 0..LANES {
-                lanes[l] = key[l].mul_add(q[l], lanes[l]);
-            }
-        }
-        for (lane, (key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
-            *lane = key.mul_add(*q, *lane);
-        }
-        *score = added_in_halves(lanes) * multiplier;
+/// Keys or values as they are kept, and how they become float32.
+trait Kept<T> {
+    fn eight(values: &[T; 8]) -> [f32; 8];
+    fn one(value: T) -> f32;
+}
+
+/// Kept as float32.
+struct Floats;
+
+impl Kept<f32> for Floats {
+    #[inline(always)]
+    fn eight(values: &[f32; 8]) -> [f32; 8] {
+        *values
+    }
+
+    #[inline(always)]
+    fn one(value: f32) -> f32 {
+        value
+    }
+}
+
+impl<H: Halves> Kept<f16> for H {
+    #[inline(always)]
+    fn eight(values: &[f16; 8]) -> [f32; 8] {
+        H::widen(values)
+    }
+
+    #[inline(always)]
+    fn one(value: f16) -> f32 {
+        value.to_f32()
     }
 }
 
 #[inline(always)]
+pub(super) fn scores_f32(keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    scores_of::<f32, Floats>(keys, q, multiplier, scores);
+}
+
+#[inline(always)]
 pub(super) fn scores_f16<H: Halves>(keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    scores_of::<f16, H>(keys, q, multiplier, scores);
+}
+
+#[inline(always)]
+fn scores_of<T: Copy, K: Kept<T>>(keys: &[T], q: &[f32], multiplier: f32, scores: &mut [f32]) {
     for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
         let mut lanes = [0.0; LANES];
         let ((keys, keys_rest), (qs, q_rest)) = (key.as_chunks::<LANES>(), q.as_chunks::<LANES>());
         for (key, q) in keys.iter().zip(qs) {
             let mut wide = [0.0; LANES];
             for (wide, key) in wide.as_chunks_mut::<8>().0.iter_mut().zip(key.as_chunks::<8>().0) {
-                *wide = H::widen(key);
+                *wide = K::eight(key);
             }
             for l in 0..LANES {
                 lanes[l] = wide[l].mul_add(q[l], lanes[l]);
             }
         }
-        for (lane, (key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
-            *lane = key.to_f32().mul_add(*q, *lane);
+        for (lane, (&key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
+            *lane = K::one(key).mul_add(*q, *lane);
         }
         *score = added_in_halves(lanes) * multiplier;
     }
@@ -360,14 +399,16 @@ fn added_in_halves(lanes: [f32; LANES]) -> f32 {
 
 #[inline(always)]
 pub(super) fn mix_f32(values: &[f32], p: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
-    for (&p, value) in p.iter().zip(values.chunks_exact(out.len())) {
-        out.iter_mut().zip(value).for_each(|(out, &value)| *out = p.mul_add(value, *out));
-    }
+    mix_of::<f32, Floats>(values, p, out);
 }
 
 #[inline(always)]
 pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
+    mix_of::<f16, H>(values, p, out);
+}
+
+#[inline(always)]
+fn mix_of<T: Copy, K: Kept<T>>(values: &[T], p: &[f32], out: &mut [f32]) {
     out.fill(0.0);
     let width = out.len();
     let (blocks, rest) = out.as_chunks_mut::<MIXED>();
@@ -378,7 +419,7 @@ pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
         for (&p, value) in p.iter().zip(values.chunks_exact(width)) {
             let (eights, _) = value[block * MIXED..][..MIXED].as_chunks::<8>();
             for (sums, value) in sums.as_chunks_mut::<8>().0.iter_mut().zip(eights) {
-                let value = H::widen(value);
+                let value = K::eight(value);
                 for l in 0..8 {
                     sums[l] = p.mul_add(value[l], sums[l]);
                 }
@@ -393,13 +434,13 @@ pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
         let value = &value[rest_start..];
         let ((to, to_rest), (from, from_rest)) = (rest.as_chunks_mut::<8>(), value.as_chunks::<8>());
         for (out, value) in to.iter_mut().zip(from) {
-            let value = H::widen(value);
+            let value = K::eight(value);
             for l in 0..8 {
                 out[l] = p.mul_add(value[l], out[l]);
             }
         }
-        for (out, value) in to_rest.iter_mut().zip(from_rest) {
-            *out = p.mul_add(value.to_f32(), *out);
+        for (out, &value) in to_rest.iter_mut().zip(from_rest) {
+            *out = p.mul_add(K::one(value), *out);
         }
     }
 }

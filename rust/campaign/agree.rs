@@ -4,7 +4,7 @@ use crate::backends::{Backend, BackendError};
 use crate::parity::{self, Agreement};
 use crate::record::AgreementRow;
 use crate::workloads::{Inputs, Output, Run, Workload, explain};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the first run of a backend showed.
 pub(super) enum First<'a> {
@@ -41,7 +41,28 @@ pub(super) fn first_run<'a>(
         Ok(row) => row,
     };
     row.metrics.insert("prepare_ns".into(), prepare_ns);
+    if row.holds() {
+        row.metrics.extend(empty_call_ns(run.as_mut()).map(|ns| ("empty_call_ns".into(), ns)));
+    }
     if row.holds() { First::Agreed(Box::new(row), run) } else { First::Failed(Box::new(row)) }
+}
+
+/// Empty calls that are timed, after one that is not, unless they take longer than [`EMPTY_CALLS_FOR`].
+const EMPTY_CALLS: usize = 31;
+const EMPTY_CALLS_FOR: Duration = Duration::from_millis(50);
+
+/// The median time of an empty call, for a kernel that is not reached directly.
+fn empty_call_ns(run: &mut dyn Run) -> Option<f64> {
+    run.empty_call()?.ok()?;
+    let begin = Instant::now();
+    let mut times = Vec::with_capacity(EMPTY_CALLS);
+    while times.len() < EMPTY_CALLS && (times.is_empty() || begin.elapsed() < EMPTY_CALLS_FOR) {
+        let begin = Instant::now();
+        run.empty_call()?.ok()?;
+        times.push(begin.elapsed().as_nanos());
+    }
+    times.sort_unstable();
+    Some(times[times.len() / 2] as f64)
 }
 
 /// Poisons the outputs, runs once and compares.

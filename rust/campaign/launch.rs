@@ -5,7 +5,7 @@
 //! what it must do is [`super::worker::serve`]. A process that dies becomes a recording with the reason, never a pass.
 
 use super::worker::{Line, OwnedStep};
-use super::{CampaignError, Order, Phase, Request, Selection, Step, Watcher, plan};
+use super::{CampaignError, Find, Order, Phase, Request, Selection, Step, Watcher, plan};
 use crate::measure::CounterKind;
 use crate::record::{Launch, Recording, now_utc};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ const LAST_WORDS: usize = 300;
 /// Starts the process, waits for its recording and tells `watcher` every step; before the first one, steps without a
 /// workload, so that a wish to stop is heard.
 ///
-/// A process that dies leaves a recording of the plan with `incomplete` set to the reason. When the watcher breaks, the
+/// `find` knows here what the process is brought. A process that dies leaves a recording of the plan with `incomplete` set to the reason. When the watcher breaks, the
 /// process is asked to stop, and what it measured comes back with that reason.
 ///
 /// # Errors
@@ -53,6 +53,7 @@ const LAST_WORDS: usize = 300;
 pub fn launch(
     command: &WorkerCommand,
     order: &LaunchOrder,
+    find: &Find<'_>,
     watcher: &mut Watcher<'_>,
 ) -> Result<Recording, CampaignError> {
     let error = |what: String| CampaignError::Worker { command: command.0.join(" "), what };
@@ -91,11 +92,11 @@ pub fn launch(
                 Err(_) => return Err(error(format!("said {:?}, which is no answer", shortened(&line)))),
             },
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return died(order, process, &last),
+            Err(RecvTimeoutError::Disconnected) => return died(order, find, process, &last),
         }
         match &stopped {
             Some((reason, since)) if since.elapsed() > PATIENCE => {
-                return unmeasured(order, reason.clone());
+                return unmeasured(order, find, reason.clone());
             }
             Some(_) => {}
             None => {
@@ -187,7 +188,12 @@ impl Drop for Process {
 }
 
 /// The recording of a process that ended without one.
-fn died(order: &LaunchOrder, mut process: Process, last: &OwnedStep) -> Result<Recording, CampaignError> {
+fn died(
+    order: &LaunchOrder,
+    find: &Find<'_>,
+    mut process: Process,
+    last: &OwnedStep,
+) -> Result<Recording, CampaignError> {
     let how = process.child.wait().map_or_else(|why| format!("was lost: {why}"), |status| ending(&status));
     let said = process.complaints.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
     let said = String::from_utf8_lossy(&said).trim().lines().last().map(shortened).unwrap_or_default();
@@ -197,12 +203,12 @@ fn died(order: &LaunchOrder, mut process: Process, last: &OwnedStep) -> Result<R
         what => format!("during {} of {what}", last.phase.name()),
     };
     let reason = format!("the process of launch {} {how} {during}{said}", order.order.index);
-    unmeasured(order, reason)
+    unmeasured(order, find, reason)
 }
 
 /// The plan, a launch without samples, and why.
-fn unmeasured(order: &LaunchOrder, reason: String) -> Result<Recording, CampaignError> {
-    let mut recording = plan(&order.request, &order.selection.cast()?)?;
+fn unmeasured(order: &LaunchOrder, find: &Find<'_>, reason: String) -> Result<Recording, CampaignError> {
+    let mut recording = plan(&order.request, &order.selection.cast(find)?)?;
     recording.incomplete = Some(reason);
     recording.launches = vec![Launch {
         index: order.order.index,

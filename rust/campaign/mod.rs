@@ -7,6 +7,7 @@
 //!     those that agree are timed together, the reference among them, in random order
 //!     and compared once more, after the timing
 //! accuracy against float64, for each format and backend
+//! the machine's ceilings, once in a run that times
 //! ```
 //!
 //! What failed to agree is not timed; what was not done is listed with its reason. Nothing is judged here.
@@ -14,6 +15,7 @@
 mod accuracy;
 mod agree;
 mod cast;
+mod ceilings;
 mod launch;
 mod selection;
 mod slowed;
@@ -30,10 +32,12 @@ use crate::record::{
 use crate::workloads::catalog::Profile;
 use crate::workloads::{Category, Inputs, Run, Workload};
 pub use cast::{Cast, Group};
+pub use ceilings::{Ceilings, measure_ceilings};
 pub use launch::{LaunchOrder, WorkerCommand, launch};
-pub use selection::{Builds, Selection, SelectionError, load};
+pub use selection::{Brought, Builds, Find, Selection, SelectionError, find_none, load};
 use serde::{Deserialize, Serialize};
 use slowed::Slowed;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 pub use tasks::{ModelFile, Task};
@@ -204,15 +208,18 @@ pub enum Phase {
     Timing,
     /// Comparing with float64.
     Accuracy,
+    /// Measuring what the machine can do at most.
+    Ceilings,
 }
 
 impl Phase {
-    /// `agreement`, `timing`, `accuracy`.
+    /// `agreement`, `timing`, `accuracy`, `ceilings`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Agreement => "agreement",
             Self::Timing => "timing",
             Self::Accuracy => "accuracy",
+            Self::Ceilings => "ceilings",
         }
     }
 }
@@ -276,7 +283,8 @@ pub fn run_order(
     let counter = counts.then(|| Counter::open(order.dumps.as_deref())).transpose()?;
     let mut found = Findings { recording, samples: Vec::new(), counter };
     let with_accuracy = model.is_none() && order.index == 0 && !cast.compares_builds();
-    let total = tasks.len() + usize::from(with_accuracy);
+    let with_ceilings = request.timing.is_some() && !counts && order.index == 0 && order.injected.is_empty();
+    let total = tasks.len() + usize::from(with_accuracy) + usize::from(with_ceilings);
     for (done, task) in tasks.iter().enumerate() {
         let mut step = |fraction: f64, phase: Phase| {
             watcher(&Step { done, total, fraction, what: &task.workload.id, phase })
@@ -292,7 +300,8 @@ pub fn run_order(
     }
     let Findings { mut recording, samples, counter } = found;
     if with_accuracy && recording.incomplete.is_none() {
-        let step = Step { done: total - 1, total, fraction: 0.0, what: "accuracy", phase: Phase::Accuracy };
+        let done = tasks.len();
+        let step = Step { done, total, fraction: 0.0, what: "accuracy", phase: Phase::Accuracy };
         match watcher(&step) {
             ControlFlow::Continue(()) => accuracy::record(request.seed, cast, &mut recording),
             ControlFlow::Break(reason) => recording.incomplete = Some(reason),
@@ -308,6 +317,13 @@ pub fn run_order(
             ..Memory::default()
         });
     }
+    if with_ceilings && recording.incomplete.is_none() {
+        let done = total - 1;
+        match watcher(&Step { done, total, fraction: 0.0, what: "ceilings", phase: Phase::Ceilings }) {
+            ControlFlow::Continue(()) => record_ceilings(&tasks, cast, pin.as_ref(), &mut recording),
+            ControlFlow::Break(reason) => recording.incomplete = Some(reason),
+        }
+    }
     recording.launches = vec![Launch {
         index: order.index,
         started,
@@ -318,6 +334,24 @@ pub fn run_order(
         extra: Default::default(),
     }];
     Ok(recording)
+}
+
+/// Ceilings of one thread, and of as many as the products of the plan have.
+fn record_ceilings(tasks: &[Task<'_>], cast: &Cast, pin: Option<&measure::Pin>, recording: &mut Recording) {
+    let optimisation = cast.oracle().build_info().optimisation;
+    if let Err(why) = measure::refuse_unoptimised("the loops of the ceilings", &optimisation) {
+        recording.skipped.push(skip("ceilings", &why.to_string()));
+        return;
+    }
+    let is_product =
+        |task: &&Task<'_>| matches!(task.workload.category, Category::Kernels | Category::MixedPrecision);
+    let products = tasks.iter().filter(is_product);
+    let threads: BTreeSet<usize> = products.map(|task| task.workload.kind.threads()).chain([1]).collect();
+    let Ceilings { values, setting, absent } =
+        measure_ceilings(&threads.into_iter().collect::<Vec<_>>(), pin);
+    recording.ceilings = values;
+    recording.ceiling_setting = Some(setting);
+    recording.skipped.extend(absent.iter().map(|(name, why)| skip(&format!("ceiling {name}"), why)));
 }
 
 /// What a campaign has found so far.
@@ -370,19 +404,19 @@ fn perform(
         if order.index > 0 && cast.is_bystander(backend.name()) {
             continue;
         }
-        let affordable = timing::affordable(workload, backend.isa());
+        let untimed = timing::why_untimed(workload, backend.isa());
         let plain = matches!(backend.isa(), "scalar" | "portable");
-        if plain && !timing::bearable(workload) {
+        if let Some(reason) = timing::why_unbearable(workload, backend.isa()) {
             let what = format!("{} on {}", workload.id, backend.name());
-            found.recording.skipped.push(skip(&what, timing::UNBEARABLE));
+            found.recording.skipped.push(skip(&what, reason));
             continue;
         }
         let counts = plan.is_some_and(TimingPlan::counts);
         let wanted = !plain || !counts || cast.requires_plain_loops(backend.name());
-        let timed = plan.is_some() && affordable && wanted;
-        if plan.is_some() && !affordable {
+        let timed = plan.is_some() && untimed.is_none() && wanted;
+        if let Some(reason) = untimed.filter(|_| plan.is_some()) {
             let what = format!("timing of {} on {}", workload.id, backend.name());
-            found.recording.skipped.push(skip(&what, timing::TOO_SLOW));
+            found.recording.skipped.push(skip(&what, reason));
         }
         // Counts do not depend on what lies in which cache.
         let over = if timed && !counts { &inputs } else { &first_copy };
@@ -393,7 +427,13 @@ fn perform(
                     .skipped
                     .push(skip(&format!("{} on {}", workload.id, backend.name()), &reason));
             }
-            agree::First::Failed(row) => found.recording.agreements.push(*row),
+            agree::First::Failed(row) => {
+                // Whoever was interrupted has not failed.
+                if let ControlFlow::Break(reason) = step(0.0, Phase::Agreement) {
+                    return Ok(ControlFlow::Break(reason));
+                }
+                found.recording.agreements.push(*row);
+            }
             agree::First::Agreed(mut row, run) => {
                 if expecting.name() != cast.oracle().name() {
                     row.extra.insert("expected_by".into(), expecting.name().into());
@@ -524,6 +564,7 @@ fn new_recording(
         plan,
         fingerprint: cast.fingerprint(),
         ceilings: Default::default(),
+        ceiling_setting: None,
         launches: Vec::new(),
         series: Vec::new(),
         agreements: Vec::new(),

@@ -19,8 +19,31 @@ pub struct Selection {
     pub skip_cpp: bool,
     /// Two builds of this project to be timed against each other, instead of everything above but `backends`.
     pub builds: Option<Builds>,
+    /// Backends that come with neither this build nor a library.
+    pub brought: Vec<Brought>,
     /// What counts instructions, where they are counted.
     pub counter: Option<CounterKind>,
+}
+
+/// A backend that whoever starts a campaign brings along: a Python callable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Brought {
+    /// Its name.
+    pub name: String,
+    /// By what a fresh process finds it; whoever brings it knows how to read that.
+    pub address: String,
+}
+
+/// Makes the backend that was brought, or says why it cannot.
+pub type Find<'f> = dyn Fn(&Brought) -> Result<Arc<dyn Backend>, String> + 'f;
+
+/// Where nothing is brought along.
+///
+/// # Errors
+/// Always.
+pub fn find_none(_: &Brought) -> Result<Arc<dyn Backend>, String> {
+    Err("this process takes no backends from outside".into())
 }
 
 /// Two builds as shared libraries.
@@ -52,6 +75,14 @@ pub enum SelectionError {
         /// The name.
         name: String,
     },
+    /// What was brought along is not here.
+    #[error("{name}: {why}")]
+    Brought {
+        /// The name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// Two builds have no backend in common that can run here.
     #[error("{} and {} offer no common backend that can be timed here{}", old.display(), new.display(), asked(wanted))]
     NothingInCommon {
@@ -69,11 +100,11 @@ fn asked(wanted: &[String]) -> String {
 }
 
 impl Selection {
-    /// Loads everything and sorts it into roles. Loading a library runs its code.
+    /// Loads everything, asks `find` for what was brought, and sorts it into roles. Loading a library runs its code.
     ///
     /// # Errors
     /// [`SelectionError`].
-    pub fn cast(&self) -> Result<Cast, SelectionError> {
+    pub fn cast(&self, find: &Find<'_>) -> Result<Cast, SelectionError> {
         if let Some(builds) = &self.builds {
             return self.cast_of_builds(builds);
         }
@@ -82,10 +113,14 @@ impl Selection {
         } else {
             self.backends.iter().map(|name| backends::by_name(name)).collect::<Result<_, _>>()?
         };
-        let plugins = load(&self.plugins)?;
-        let names = plugins.iter().map(|plugin| plugin.name().to_owned());
+        let mut outside = load(&self.plugins)?;
+        for brought in &self.brought {
+            let named = |why| SelectionError::Brought { name: brought.name.clone(), why };
+            outside.push(find(brought).map_err(named)?);
+        }
+        let names = outside.iter().map(|plugin| plugin.name().to_owned());
         let requested = self.backends.iter().cloned().chain(names).collect();
-        chosen.extend(plugins);
+        chosen.extend(outside);
         let cast = Cast::counted_by(self.counter, chosen).requested(requested);
         Ok(if self.skip_cpp { cast.without_cpp() } else { cast })
     }

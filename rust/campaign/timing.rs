@@ -85,32 +85,51 @@ impl TimingPlan {
 }
 
 /// Why a plain loop is not timed.
-pub(super) const TOO_SLOW: &str = "a plain loop here would take most of the time: compared, not timed";
+const TOO_SLOW: &str = "a plain loop here would take most of the time: compared, not timed";
 
 /// Operations of one call above which plain loops are compared, not timed: they would take most of the time.
 const PLAIN_LOOP_OPS: u64 = 40_000_000;
 
+/// Why a Python callable is not timed over weights that are out of the cache.
+const COPIES: &str = "cold weights are many copies, and what a callable makes of each could fill the memory: \
+                      compared, not timed";
+
 /// Why plain loops do not run a whole model.
-pub(super) const UNBEARABLE: &str =
-    "plain loops would take minutes over a model of this size; see the smaller ones";
+const UNBEARABLE: &str = "plain loops would take minutes over a model of this size; see the smaller ones";
+
+/// Why a Python callable does not.
+const UNBEARABLE_FROM_PYTHON: &str =
+    "a Python callable could take minutes over a model of this size; see the smaller ones";
 
 /// Operations of a whole model above which plain loops are not even compared: about ten seconds.
 const PLAIN_MODEL_OPS: u64 = 10_000_000_000;
+
+/// Why a backend of that instruction set is not even compared on this workload.
+pub(super) fn why_unbearable(workload: &Workload, isa: &str) -> Option<&'static str> {
+    match isa {
+        "scalar" | "portable" if !bearable(workload) => Some(UNBEARABLE),
+        "python" if !bearable(workload) => Some(UNBEARABLE_FROM_PYTHON),
+        _ => None,
+    }
+}
 
 /// Whether plain loops can do this workload once, in seconds.
 pub(super) fn bearable(workload: &Workload) -> bool {
     !matches!(workload.kind, Kind::Inference(_)) || workload.work.ops <= PLAIN_MODEL_OPS
 }
 
-/// Whether a backend of that instruction set is timed on this workload.
-pub(super) fn affordable(workload: &Workload, isa: &str) -> bool {
-    let plain = isa == "scalar" || isa == "portable";
+/// Why a backend of that instruction set is not timed on this workload.
+pub(super) fn why_untimed(workload: &Workload, isa: &str) -> Option<&'static str> {
     let cold = matches!(
         workload.kind,
         Kind::Matmul { temperature: Temperature::Cold, .. }
             | Kind::Linear { temperature: Temperature::Cold, .. }
     );
-    !plain || (workload.work.ops <= PLAIN_LOOP_OPS && !cold)
+    match isa {
+        "scalar" | "portable" if workload.work.ops > PLAIN_LOOP_OPS || cold => Some(TOO_SLOW),
+        "python" if cold => Some(COPIES),
+        _ => None,
+    }
 }
 
 /// One workload, ready: the oracle's run, and everybody who agreed with it.
@@ -178,7 +197,7 @@ fn time_group<'a>(
     let oracle_timed = (order.index == 0 && !plan.counts()
         || cast.requires_plain_loops(cast.oracle().name()))
         && group.members.iter().any(|name| name == cast.oracle().name())
-        && affordable(workload, cast.oracle().isa());
+        && why_untimed(workload, cast.oracle().isa()).is_none();
     let at = contenders.iter().position(|contender| contender.name == reference);
     match at {
         Some(index) => contenders[..=index].rotate_right(1),
@@ -316,4 +335,31 @@ fn with_sides<T>(
     drop(sides);
     drop(calls);
     Ok((taken, failures.into_inner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workloads::catalog::by_id;
+
+    fn why(id: &str, isa: &str) -> [Option<&'static str>; 2] {
+        let workload = by_id(id).expect("an id of the catalogue");
+        [why_untimed(&workload, isa), why_unbearable(&workload, isa)]
+    }
+
+    #[test]
+    fn what_is_too_much_is_said_by_instruction_set() {
+        let (small, large) = ("matmul/i2_s/640x2560/b1/t1/hot", "matmul/i2_s/6912x2560/b16/t1/hot");
+        let (cold, model) = ("matmul/i2_s/6912x2560/b1/t1/cold", "decode/2b4t/i2_s/tg16/t1");
+        for (isa, of_large, of_cold, of_model) in [
+            ("avx2", None, None, None),
+            ("portable", Some(TOO_SLOW), Some(TOO_SLOW), Some(UNBEARABLE)),
+            ("python", None, Some(COPIES), Some(UNBEARABLE_FROM_PYTHON)),
+        ] {
+            assert_eq!(why(small, isa), [None, None], "{isa}");
+            assert_eq!(why(large, isa), [of_large, None], "{isa}");
+            assert_eq!(why(cold, isa), [of_cold, None], "{isa}");
+            assert_eq!(why(model, isa)[1], of_model, "{isa}");
+        }
+    }
 }

@@ -9,7 +9,7 @@
 //! When its input ends, the process ends at the next step and answers with what it has: whoever started it is gone, or
 //! wants it to stop. So no worker outlives its parent.
 
-use super::{CampaignError, LaunchOrder, Phase, Step, run_order};
+use super::{CampaignError, Find, LaunchOrder, Phase, Step, run_order};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Read, Write};
 use std::ops::ControlFlow;
@@ -62,8 +62,8 @@ impl OwnedStep {
     }
 }
 
-/// Serves the one order of `input` on `output`. Returns the exit code: 0 if a recording was written.
-pub fn serve(mut input: impl BufRead + Send + 'static, output: &mut dyn Write) -> u8 {
+/// Serves the one order of `input` on `output`; `find` makes what the order brings. Returns the exit code: 0 if a recording was written.
+pub fn serve(mut input: impl BufRead + Send + 'static, output: &mut dyn Write, find: &Find<'_>) -> u8 {
     let mut text = String::new();
     let read = (&mut input).take(MAX_ORDER_BYTES).read_line(&mut text);
     let stop = Arc::new(AtomicBool::new(false));
@@ -79,7 +79,7 @@ pub fn serve(mut input: impl BufRead + Send + 'static, output: &mut dyn Write) -
     });
     let line = match order {
         Err(message) => Line::Error { file: false, message },
-        Ok(order) => match measured(&order, &stop, output) {
+        Ok(order) => match measured(&order, &stop, output, find) {
             Ok(recording) => Line::Recording(Box::new(recording)),
             Err(why) => Line::Error { file: is_about_a_file(&why), message: why.to_string() },
         },
@@ -92,8 +92,9 @@ fn measured(
     order: &LaunchOrder,
     stop: &AtomicBool,
     output: &mut dyn Write,
+    find: &Find<'_>,
 ) -> Result<crate::record::Recording, CampaignError> {
-    let cast = order.selection.cast()?;
+    let cast = order.selection.cast(find)?;
     let mut watcher = |step: &Step<'_>| {
         let told = say(output, &Line::Step(OwnedStep::of(step)));
         if told.is_err() || stop.load(Ordering::Relaxed) {

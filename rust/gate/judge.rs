@@ -6,7 +6,7 @@ use super::roles::{required_backends, required_subject};
 use super::verdict::{
     Against, AgreementSummary, Answer, Certainty, Comparison, PolicySource, RuleAnswer, SCHEMA, Verdict,
 };
-use super::{Baseline, history, power, roles, route, rules, validate};
+use super::{Baseline, efficiency, history, power, roles, route, rules, validate};
 use crate::record::{Meter, Recording};
 
 /// What one judgement looks at.
@@ -64,6 +64,7 @@ pub fn judge(case: &Case<'_>) -> Verdict {
         agreement,
         crossval_parity_percent: parity,
         accuracy: recording.accuracy.clone(),
+        efficiencies: efficiency::efficiencies(recording),
         validation,
         suggestions,
         commands: Vec::new(),
@@ -162,6 +163,7 @@ fn answers(
     answers.push(rules::regression(baseline, comparisons, policy, setting.noise()));
     if timed(recording) && !revision {
         answers.push(rules::simd_ahead(&setting, required_subject(recording, policy)));
+        answers.push(efficiency::rule(recording, baseline, policy, required_subject(recording, policy)));
         answers.push(rules::gpu_ahead(&setting, required_subject(recording, policy)));
         answers.push(rules::memory(recording, baseline, policy));
     }

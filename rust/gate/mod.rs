@@ -8,6 +8,7 @@
 //! | `decide` | where does an interval lie against a limit |
 //! | `compare` | sides interleaved in the same blocks: the C++ reference, another build |
 //! | `history` | today against accepted recordings of earlier days |
+//! | `efficiency` | how much of what the machine allows |
 //! | `power` | how small a slow-down could be seen |
 //! | `validate` | is the evidence whole |
 //! | `rules` | does each rule hold |
@@ -21,6 +22,7 @@
 
 mod compare;
 pub mod decide;
+mod efficiency;
 mod history;
 mod imported;
 mod judge;

@@ -31,6 +31,8 @@ pub struct Policy {
     pub reference_speed_share: BTreeMap<String, f64>,
     /// Closeness to the float64 product.
     pub accuracy: AccuracyPolicy,
+    /// Share of the machine's ceilings.
+    pub efficiency: EfficiencyPolicy,
     /// Peak memory.
     pub memory: Growth,
     /// Wall time of builds.
@@ -104,6 +106,23 @@ pub struct AccuracyPolicy {
     pub critical_percent: f64,
 }
 
+/// Classes of efficiency, the share of the measured ceiling that binds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EfficiencyPolicy {
+    /// Shares at which the next class begins, rising.
+    pub classes: Vec<f64>,
+    /// A fall by a smaller share of itself is none, whatever the class; 0.1 is 10 %.
+    pub noise: f64,
+}
+
+impl EfficiencyPolicy {
+    /// The class of an efficiency, from 0.
+    pub fn class(&self, share: f64) -> usize {
+        self.classes.iter().filter(|begin| share >= **begin).count()
+    }
+}
+
 /// A quantity that may grow by a share.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,6 +156,7 @@ impl Default for Policy {
                 ("inference", 1.0 / 1.05),
             ]),
             accuracy: AccuracyPolicy::default(),
+            efficiency: EfficiencyPolicy::default(),
             memory: Growth { growth: 0.20 },
             build_time: Growth { growth: 0.20 },
             instructions: Edges { minor: 0.02, major: 0.05, critical: 0.10 },
@@ -163,6 +183,12 @@ impl Default for FailOn {
 impl Default for AccuracyPolicy {
     fn default() -> Self {
         Self { floor_percent: table(&[("i2_s", 99.8), ("tl1", 99.6), ("tl2", 99.6)]), critical_percent: 99.0 }
+    }
+}
+
+impl Default for EfficiencyPolicy {
+    fn default() -> Self {
+        Self { classes: vec![0.2, 0.4, 0.6, 0.8], noise: 0.10 }
     }
 }
 
@@ -282,6 +308,15 @@ impl Policy {
                 return refuse(&field, &percent, "above 0 and at most 100");
             }
         }
+        let EfficiencyPolicy { classes, noise } = &self.efficiency;
+        let rising = classes.windows(2).all(|pair| pair[0] < pair[1]);
+        let shares = classes.iter().all(|begin| *begin > 0.0 && *begin <= 1.0);
+        if classes.is_empty() || !rising || !shares {
+            return refuse("efficiency.classes", &format!("{classes:?}"), "rising shares above 0, at most 1");
+        }
+        if !(*noise >= 0.0 && *noise < 1.0) {
+            return refuse("efficiency.noise", noise, "at least 0 and below 1");
+        }
         for (field, growth) in
             [("memory.growth", self.memory.growth), ("build_time.growth", self.build_time.growth)]
         {
@@ -367,6 +402,10 @@ mod tests {
             ("[fail_on]\ncore = \"never\"", "p.toml:2:8: unknown variant `never`"),
             ("[reference_speed_share]\nkernels = 1.5", "reference_speed_share.kernels is 1.5"),
             ("[accuracy.floor_percent]\ni2_s = 0.998\ntl1 = 200.0", "accuracy.floor_percent.tl1 is 200"),
+            ("[efficiency]\nclasses = []", "efficiency.classes is [], expected rising shares"),
+            ("[efficiency]\nclasses = [0.4, 0.2]", "efficiency.classes is [0.4, 0.2]"),
+            ("[efficiency]\nclasses = [0.0, 0.2]", "efficiency.classes is [0.0, 0.2]"),
+            ("[efficiency]\nnoise = 1.0", "efficiency.noise is 1, expected"),
             ("[memory]\ngrowth = inf", "memory.growth is inf"),
             ("[baseline]\nmin_sessions = 1", "baseline.min_sessions is 1 of 12"),
         ];

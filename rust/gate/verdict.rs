@@ -169,12 +169,35 @@ pub struct Comparison {
 /// One rule and what the evidence says of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleAnswer {
-    /// `agreement`, `accuracy`, `reference-speed`, `regression`, `simd-ahead-of-scalar`, `memory`, `completeness`.
+    /// `agreement`, `accuracy`, `reference-speed`, `regression`, `simd-ahead-of-scalar`, `simd-efficiency`, `memory`,
+    /// `completeness`.
     pub name: String,
     /// The answer; `None` where the rule does not apply, with the reason.
     pub verdict: Option<Answer>,
     /// Why.
     pub reason: String,
+}
+
+/// How much of what the machine allows one backend reaches on one product.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Efficiency {
+    /// Workload id.
+    pub workload: String,
+    /// The backend.
+    pub backend: String,
+    /// Share of the ceiling that binds: the bound over the fastest call. Above 1 the ceiling was measured in a worse
+    /// moment, or part of the weights lay nearer.
+    pub share: f64,
+    /// Name of the bandwidth with which the weights are read, as in the recording.
+    pub bandwidth: String,
+    /// Name of the peak of the instruction set.
+    pub peak: String,
+    /// Which of the two binds.
+    pub binds: String,
+    /// Time of a call at that ceiling, in ns.
+    pub bound_ns: f64,
+    /// Time of the fastest call measured, in ns.
+    pub fastest_ns: f64,
 }
 
 /// All agreements in numbers.
@@ -266,6 +289,9 @@ pub struct Verdict {
     pub crossval_parity_percent: Option<f64>,
     /// Accuracy rows of the recording.
     pub accuracy: Vec<Accuracy>,
+    /// Efficiency of every backend on every product whose ceilings were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub efficiencies: Vec<Efficiency>,
     /// Conditions on the evidence.
     pub validation: Vec<Validation>,
     /// Who should look next.

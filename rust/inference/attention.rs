@@ -1,10 +1,16 @@
 //! The cache of keys and values, and attention over it.
 //!
+//! ```text
+//! for each head:                                     a piece of work of its own
+//!     keys and values kept as float16, and several tokens?   to float32, once for all of them
+//!     for each token:  scores = keys * q,  p = softmax(scores),  out = sum of p * values       up to its position
+//! ```
 //! A head's keys lie side by side, `[layer, kv head, position, head_dim]`, so that the scores of a token are one walk
-//! through memory. Each head of each token is worked on by one thread, alone, so their number changes no bit.
+//! through memory. Each head is worked on by one thread, alone, so their number changes no bit.
 
 use super::linear::Tools;
 use super::{CacheType, EngineError, Graph, RunOptions, zeros};
+use crate::team::Divided;
 use half::f16;
 use std::sync::{Mutex, PoisonError};
 
@@ -56,40 +62,84 @@ impl Cache {
         }
     }
 
-    /// One head of one token: scores against the first `scores.len()` positions, their mix to `out`.
-    fn attend(
-        &self,
+    /// Keys and values of a head up to position `end`, as they are kept or, where `widened` has room, as float32.
+    fn of_head<'c>(
+        &'c self,
         tools: &Tools,
         start: usize,
-        q: &[f32],
-        round_p: bool,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
-        let multiplier = 1.0 / (self.head_dim as f32).sqrt();
-        let span = start..start + scores.len() * self.head_dim;
+        end: usize,
+        widened: &'c mut [Vec<f32>; 2],
+    ) -> Head<'c> {
+        let n = end * self.head_dim;
         match &self.kept {
-            Kept::F16 { k, .. } => tools.loops.scores_f16(&k[span.clone()], q, multiplier, scores),
-            Kept::F32 { k, .. } => tools.loops.scores_f32(&k[span.clone()], q, multiplier, scores),
+            Kept::F32 { k, v } => Head::F32(&k[start..start + n], &v[start..start + n]),
+            Kept::F16 { k, v } if widened[0].is_empty() => {
+                Head::F16(&k[start..start + n], &v[start..start + n])
+            }
+            Kept::F16 { k, v } => {
+                for (kept, wide) in [k, v].into_iter().zip(&mut *widened) {
+                    tools.loops.from_f16(&kept[start..start + n], &mut wide[..n]);
+                }
+                Head::F32(&widened[0][..n], &widened[1][..n])
+            }
+        }
+    }
+}
+
+/// Keys and values of one head, `[position, head_dim]`.
+#[derive(Clone, Copy)]
+enum Head<'c> {
+    F16(&'c [f16], &'c [f16]),
+    F32(&'c [f32], &'c [f32]),
+}
+
+impl Head<'_> {
+    /// One token, which sees as many positions as there are `scores`: their mix to `out`.
+    fn attend(self, tools: &Tools, q: &[f32], round_p: bool, scores: &mut [f32], out: &mut [f32]) {
+        let multiplier = 1.0 / (q.len() as f32).sqrt();
+        let n = scores.len() * q.len();
+        match self {
+            Self::F16(k, _) => tools.loops.scores_f16(&k[..n], q, multiplier, scores),
+            Self::F32(k, _) => tools.loops.scores_f32(&k[..n], q, multiplier, scores),
         }
         tools.loops.softmax(scores);
         if round_p {
             tools.loops.round_to_f16(scores);
         }
-        match &self.kept {
-            Kept::F16 { v, .. } => tools.loops.mix_f16(&v[span], scores, out),
-            Kept::F32 { v, .. } => tools.loops.mix_f32(&v[span], scores, out),
+        match self {
+            Self::F16(_, v) => tools.loops.mix_f16(&v[..n], scores, out),
+            Self::F32(_, v) => tools.loops.mix_f32(&v[..n], scores, out),
         }
     }
 }
 
-/// Room for the scores of one head, one for each thread.
-pub(super) struct Scores(Vec<Mutex<Vec<f32>>>);
+/// What a thread needs.
+struct Room {
+    /// `[context]`
+    scores: Vec<f32>,
+    /// Keys and values of a head as float32, `[context, head_dim]`; empty where one token at a time is run.
+    widened: [Vec<f32>; 2],
+}
 
-impl Scores {
-    pub(super) fn new(threads: usize, context: usize) -> Result<Self, EngineError> {
-        let rows: Result<_, _> = (0..threads).map(|_| Ok(Mutex::new(zeros("scores", 1, context)?))).collect();
-        rows.map(Self)
+/// Room for attention.
+pub(super) struct Rooms {
+    /// For each thread.
+    of_threads: Vec<Mutex<Room>>,
+    /// Where the outputs of each head end.
+    ends: Vec<usize>,
+}
+
+impl Rooms {
+    pub(super) fn new(graph: &Graph, options: &RunOptions) -> Result<Self, EngineError> {
+        let RunOptions { threads, context, batch, .. } = *options;
+        let widened = if batch.min(context) > 1 { context } else { 0 };
+        let room = || {
+            let wide = || zeros("keys and values of a head", widened, graph.head_dim);
+            Ok(Mutex::new(Room { scores: zeros("scores", 1, context)?, widened: [wide()?, wide()?] }))
+        };
+        let of_threads: Result<_, EngineError> = (0..threads).map(|_| room()).collect();
+        let ends = (1..=graph.heads).map(|head| head * graph.head_dim).collect();
+        Ok(Self { of_threads: of_threads?, ends })
     }
 }
 
@@ -98,18 +148,24 @@ impl Scores {
 pub(super) fn attention(
     tools: &Tools,
     cache: &Cache,
-    scores: &Scores,
-    (layer, position, heads): (usize, usize, usize),
+    rooms: &Rooms,
+    (layer, position): (usize, usize),
     (q, round_p): (&[f32], bool),
     out: &mut [f32],
 ) {
-    let d = cache.head_dim;
-    let share = heads / cache.kv_heads;
-    tools.team.for_each_row(out, d, &|part, index, out| {
-        let (token, head) = (index / heads, index % heads);
+    let (d, heads) = (cache.head_dim, rooms.ends.len());
+    let (n, share) = (q.len() / (heads * d), heads / cache.kv_heads);
+    let out = Divided::new(out, heads * d, &rooms.ends);
+    tools.team.for_each_part([out], &|thread, _, head, out| {
         // Only this thread locks it; a panic of an earlier call left nothing in it that is read.
-        let mut scores = scores.0[part].lock().unwrap_or_else(PoisonError::into_inner);
-        let scores = &mut scores[..position + token + 1];
-        cache.attend(tools, cache.start(layer, head / share), &q[index * d..][..d], round_p, scores, out);
+        let room = &mut *rooms.of_threads[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let Room { scores, widened } = room;
+        let mut unused = [Vec::new(), Vec::new()];
+        let widened = if n > 1 { widened } else { &mut unused };
+        let kept = cache.of_head(tools, cache.start(layer, head / share), position + n, widened);
+        for token in 0..n {
+            let q = &q[(token * heads + head) * d..][..d];
+            kept.attend(tools, q, round_p, &mut scores[..position + token + 1], out.of(token));
+        }
     });
 }

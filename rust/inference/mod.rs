@@ -26,7 +26,7 @@ pub use intermediate::{Intermediate, Operation};
 pub use observers::Watcher;
 pub use transformer::Transformer;
 
-use crate::backends::{Backend, BackendError};
+use crate::backends::{Backend, BackendError, zeroed};
 
 /// Why an engine was not made or did not run. The text is one line that names the culprit.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -265,11 +265,7 @@ fn zeros<T: Clone + Default>(what: &'static str, rows: usize, cols: usize) -> Re
     let n = rows.checked_mul(cols);
     let bytes = n.and_then(|n| n.checked_mul(size_of::<T>()));
     let refuse = || EngineError::OutOfMemory { what, bytes: bytes.unwrap_or(usize::MAX) };
-    let mut buffer = Vec::new();
-    let n = n.ok_or_else(refuse)?;
-    buffer.try_reserve_exact(n).map_err(|_| refuse())?;
-    buffer.resize(n, T::default());
-    Ok(buffer)
+    n.and_then(zeroed).ok_or_else(refuse)
 }
 
 /// The engine of a backend: its own if it brings one, else ours over its products.

@@ -67,6 +67,18 @@ pub(super) struct Parts<'a> {
     pub(super) head_type: FloatType,
 }
 
+impl Parts<'_> {
+    /// Outputs of a linear layer that a thread multiplies with at once, at most.
+    pub(super) fn widest_part(&self) -> usize {
+        let of_layer = |layer: &Layer<Linear<'_>>| {
+            let Layer { attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down, .. } = layer;
+            let linears = [attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down];
+            linears.map(Linear::widest_part).into_iter().max().unwrap_or(0)
+        };
+        self.layers.iter().map(of_layer).max().unwrap_or(0)
+    }
+}
+
 /// Finds every tensor of the graph, and none beside.
 pub(super) fn plan<'a>(graph: &Graph, tensors: &[NamedTensor<'a>]) -> Result<Plan<'a>, EngineError> {
     let mut pool = Pool::new(tensors)?;

@@ -11,7 +11,7 @@
 //! Ternary products and the head are the backend's; everything between is `backends::vector`, in rows: of tokens, or of
 //! heads for attention. A row is computed by one thread in a fixed order, so their number changes no bit.
 
-use super::attention::{Cache, Scores, attention};
+use super::attention::{Cache, Rooms, attention};
 use super::linear::{Codes, Linear, Tools, project};
 use super::observers::{Observers, Watcher};
 use super::parts::{Layer, Parts, assemble, plan};
@@ -57,11 +57,11 @@ struct Scratch {
     gate: Vec<f32>,
     up: Vec<f32>,
     codes: Codes,
-    scores: Scores,
+    rooms: Rooms,
 }
 
 impl Scratch {
-    fn new(graph: &Graph, options: &RunOptions) -> Result<Self, EngineError> {
+    fn new(graph: &Graph, options: &RunOptions, widest_part: usize) -> Result<Self, EngineError> {
         let (q_dim, kv_dim) = (graph.q_dim(), graph.kv_dim());
         let widest = graph.hidden.max(q_dim).max(graph.ffn);
         let n = options.batch.min(options.context);
@@ -76,8 +76,8 @@ impl Scratch {
             attn: room(q_dim)?,
             gate: room(graph.ffn)?,
             up: room(graph.ffn)?,
-            codes: Codes::new(n, widest, widest)?,
-            scores: Scores::new(options.threads, options.context)?,
+            codes: Codes::new(n, widest, widest_part, options.threads)?,
+            rooms: Rooms::new(graph, options)?,
         })
     }
 }
@@ -116,10 +116,10 @@ impl<'a> Transformer<'a> {
         Ok(Self {
             name: backend.name().to_string(),
             tools: Tools { team, loops },
-            parts,
             angles: angles(graph, options.context)?,
             cache: Cache::new(graph, options)?,
-            scratch: Scratch::new(graph, options)?,
+            scratch: Scratch::new(graph, options, parts.widest_part())?,
+            parts,
             observers: Observers::default(),
             logits: zeros("logits", options.outputs.min(options.batch), graph.vocab)?,
             position: 0,
@@ -273,7 +273,7 @@ impl Pass<'_> {
         let Self { graph, tools, angles, cache, scratch, observers, position, n, .. } = self;
         let (n, position) = (*n, *position);
         let (hidden, q_dim, kv_dim) = (graph.hidden, graph.q_dim(), graph.kv_dim());
-        let Scratch { x, normed, out, q, k, v, attn, codes, scores, .. } = &mut **scratch;
+        let Scratch { x, normed, out, q, k, v, attn, codes, rooms, .. } = &mut **scratch;
         let x = &mut x[..n * hidden];
         let normed_in = &mut normed[..n * hidden];
         let (q, k, v) = (&mut q[..n * q_dim], &mut k[..n * kv_dim], &mut v[..n * kv_dim]);
@@ -285,7 +285,7 @@ impl Pass<'_> {
             codes,
             normed_in,
             position,
-            &mut [(attn_q, &mut *q), (attn_k, &mut *k), (attn_v, &mut *v)],
+            [(attn_q, &mut *q), (attn_k, &mut *k), (attn_v, &mut *v)],
         )?;
         observers.note(index, Operation::Query, q);
         observers.note(index, Operation::Key, k);
@@ -298,11 +298,10 @@ impl Pass<'_> {
         }
         cache.store(tools, index, position, k, v);
         if rounds {
-            tools.loops.round_to_f16(q);
+            tools.team.for_each_row(q, q_dim, &|_, _, q| tools.loops.round_to_f16(q));
         }
         let attn = &mut attn[..n * q_dim];
-        let at = (index, position, graph.heads);
-        attention(tools, cache, scores, at, (q, rounds && n == 1), attn);
+        attention(tools, cache, rooms, (index, position), (q, rounds && n == 1), attn);
         observers.note(index, Operation::Attention, attn);
         let normed = &mut normed[..n * q_dim];
         let mixed = match &layer.attn_sub_norm {
@@ -314,9 +313,9 @@ impl Pass<'_> {
             }
         };
         let out = &mut out[..n * hidden];
-        project(tools, codes, mixed, position, &mut [(&mut layer.attn_output, &mut *out)])?;
+        project(tools, codes, mixed, position, [(&mut layer.attn_output, &mut *out)])?;
         observers.note(index, Operation::AttnOutput, out);
-        tools.loops.add(out, x);
+        add(tools, out, x, hidden);
         observers.note(index, Operation::FfnInput, x);
         Ok(())
     }
@@ -332,7 +331,7 @@ impl Pass<'_> {
         let ops = (Operation::FfnRms, Operation::FfnNorm);
         noted_norm(tools, observers, (index, ops), (graph.norm_eps, &layer.ffn_norm), x, normed_in);
         let Layer { ffn_gate, ffn_up, .. } = layer;
-        project(tools, codes, normed_in, position, &mut [(ffn_gate, &mut *gate), (ffn_up, &mut *up)])?;
+        project(tools, codes, normed_in, position, [(ffn_gate, &mut *gate), (ffn_up, &mut *up)])?;
         observers.note(index, Operation::Gate, gate);
         let loops = tools.loops;
         tools.team.for_each_row(gate, ffn, &|_, _, gate| match graph.activation {
@@ -354,12 +353,17 @@ impl Pass<'_> {
             }
         };
         let out = &mut out[..n * hidden];
-        project(tools, codes, gated, position, &mut [(&mut layer.ffn_down, &mut *out)])?;
+        project(tools, codes, gated, position, [(&mut layer.ffn_down, &mut *out)])?;
         observers.note(index, Operation::Down, out);
-        tools.loops.add(out, x);
+        add(tools, out, x, hidden);
         observers.note(index, Operation::LayerOutput, x);
         Ok(())
     }
+}
+
+/// `x` += `delta`, rows of `width`.
+fn add(tools: &Tools, delta: &[f32], x: &mut [f32], width: usize) {
+    tools.team.for_each_row(x, width, &|_, row, x| tools.loops.add(&delta[row * width..][..width], x));
 }
 
 /// The whole is looked at before a place is looked for: with no way out of it that loop is vectorised.

@@ -7,15 +7,19 @@
 //! by one untimed calibration. Raw samples come back; nothing is removed, averaged or judged here.
 
 mod affinity;
+mod caches;
 mod callgrind;
 mod counter;
+mod fastest;
 mod fingerprint;
 mod group;
 mod meters;
 mod plan;
 
 pub use affinity::{Lifted, Pin, pin_to_least_busy_cpu};
+pub use caches::{Cache, data_caches};
 pub use counter::{CountError, CountSample, Counter, CounterKind, GroupCounts, count_group};
+pub use fastest::{NoFastest, REPETITIONS, fastest_call_ns};
 pub use fingerprint::{Compiler, CpuFacts, Fingerprint, parse_cpuinfo};
 pub use group::{
     BlockNote, GroupSamples, Observer, Progress, Sample, Side, disturbance, measure_group, measure_pair,

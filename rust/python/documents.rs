@@ -7,7 +7,7 @@ use crate::bitnet::model::config::ModelConfig;
 use crate::bitnet::model::gguf::Gguf;
 use crate::bitnet::model::map::Map;
 use crate::bitnet::model::weights::{ModelFormat, WrittenModel};
-use crate::campaign;
+use crate::campaign::{self, Ceilings};
 use crate::measure::Fingerprint;
 use crate::workloads::catalog::{self, Profile};
 use pyo3::PyResult;
@@ -26,8 +26,8 @@ fn availability(backend: &Arc<dyn Backend>) -> (bool, Option<String>) {
     }
 }
 
-/// What is available here and why not.
-pub(super) fn doctor(known: &[Arc<dyn Backend>]) -> Value {
+/// What is available here and why not, and the machine's ceilings if they were measured.
+pub(super) fn doctor(known: &[Arc<dyn Backend>], ceilings: Option<Ceilings>) -> Value {
     let describe = |backend: &Arc<dyn Backend>| {
         let (available, why) = availability(backend);
         let info = backend.build_info();
@@ -46,6 +46,10 @@ pub(super) fn doctor(known: &[Arc<dyn Backend>]) -> Value {
         "backends": known.iter().map(describe).collect::<Vec<_>>(),
         "bindings": bindings,
         "fingerprint": Fingerprint::of_this_machine(Vec::new(), None),
+        "ceilings": ceilings.map(|found| json!({
+            "values": found.values, "repetitions": found.setting.repetitions, "caches": found.setting.caches,
+            "absent": found.absent.iter().map(|(name, why)| json!({"name": name, "reason": why})).collect::<Vec<_>>(),
+        })),
         "not_in_this_version": [
             {"what": "GPU", "reason": "no GPU backend is part of this version; the cargo feature `gpu` is empty"},
             {"what": "BITNET_CPP_DIR", "reason": "comparing with a bitnet.cpp build of yours is not part of this version"},

@@ -4,8 +4,11 @@
 //! signals between steps, and keeps what was measured when it is interrupted. No panic crosses: it becomes a
 //! `RuntimeError` that asks for a report.
 
+mod arrays;
 mod baselines;
+mod breakdown;
 mod builds;
+mod callables;
 mod documents;
 mod imports;
 mod models;
@@ -128,14 +131,18 @@ fn load_recording(py: Python<'_>, path: PathBuf) -> PyResult<String> {
     guarded(py, || json(&read_recording(&path).map_err(|why| typed_error(&why))?))
 }
 
-/// What is available here and why not, as JSON text. `plugins` are loaded too.
+/// What is available here and why not, as JSON text. `plugins` are loaded too; `ceilings` are measured if asked for, of
+/// one thread and of as many as there are CPUs.
 #[pyfunction]
-#[pyo3(signature = (plugins=Vec::new()))]
-fn doctor(py: Python<'_>, plugins: Vec<PathBuf>) -> PyResult<String> {
+#[pyo3(signature = (plugins=Vec::new(), ceilings=false))]
+fn doctor(py: Python<'_>, plugins: Vec<PathBuf>, ceilings: bool) -> PyResult<String> {
     guarded(py, || {
         let mut known = backends::all();
         known.extend(campaign::load(&plugins).map_err(input_error)?);
-        json(&documents::doctor(&known))
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if cpus > 1 { vec![1, cpus] } else { vec![1] };
+        let ceilings = ceilings.then(|| campaign::measure_ceilings(&threads, None));
+        json(&documents::doctor(&known, ceilings))
     })
 }
 
@@ -229,7 +236,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("InputError", module.py().get_type::<InputError>())?;
     module.add("FileError", module.py().get_type::<FileError>())?;
+    arrays::register(module)?;
     baselines::register(module)?;
+    breakdown::register(module)?;
     builds::register(module)?;
     models::register(module)?;
     imports::register(module)?;

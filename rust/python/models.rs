@@ -8,6 +8,7 @@ use crate::campaign;
 use crate::inference::divergence::{Divergence, diverge};
 use crate::inference::{self, Engine};
 use crate::measure::wall_ns;
+use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -15,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How an engine is asked for from Python: rule of rounding, type of the cache, threads.
-type Asked = (String, String, usize);
+pub(super) type Asked = (String, String, usize);
 
-fn options(
+pub(super) fn options(
     (numerics, cache, threads): &Asked,
     context: usize,
     batch: usize,
@@ -44,24 +45,28 @@ fn options(
     })
 }
 
-fn opened(path: &Path) -> PyResult<Gguf<'static>> {
+pub(super) fn opened(path: &Path) -> PyResult<Gguf<'static>> {
     Gguf::open(path).map_err(|why| typed_error(&why))
 }
 
 /// An error about a file that does not name it yet.
-fn about(path: &Path, why: impl std::fmt::Display) -> PyErr {
+pub(super) fn about(path: &Path, why: impl std::fmt::Display) -> PyErr {
     input_error(format!("{}: {why}", path.display()))
 }
 
 /// Every backend that can run here, plugins behind the built-in ones.
-fn available(plugins: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
+pub(super) fn available(plugins: &[PathBuf]) -> PyResult<Vec<Arc<dyn Backend>>> {
     let mut known = backends::all();
     known.extend(campaign::load(plugins).map_err(input_error)?);
     Ok(known)
 }
 
 /// The named backend, or the last one here whose name begins so: the fastest.
-fn chosen(known: &[Arc<dyn Backend>], name: Option<&str>, prefix: &str) -> PyResult<Arc<dyn Backend>> {
+pub(super) fn chosen(
+    known: &[Arc<dyn Backend>],
+    name: Option<&str>,
+    prefix: &str,
+) -> PyResult<Arc<dyn Backend>> {
     let found = match name {
         Some(name) => known.iter().find(|backend| backend.name() == name),
         None => known.iter().rev().find(|backend| {
@@ -83,56 +88,69 @@ fn chosen(known: &[Arc<dyn Backend>], name: Option<&str>, prefix: &str) -> PyRes
 /// Architecture, sides, types and sizes of a model file, and whether engines run it, as JSON text.
 #[pyfunction]
 fn model_info(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    guarded(py, || json(&described(&path, &opened(&path)?)))
+}
+
+/// The same of a file that Python has mapped already.
+#[pyfunction]
+fn mapped_model_info(py: Python<'_>, path: PathBuf, file: PyReadonlyArray1<'_, u8>) -> PyResult<String> {
+    let bytes = file.as_slice().map_err(input_error)?;
     guarded(py, || {
-        let gguf = opened(&path)?;
-        let mut types: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        for info in gguf.tensors() {
-            let entry = types.entry(info.tensor_type().to_string()).or_default();
-            entry.0 += 1;
-            entry.1 += gguf.tensor_bytes(info).len() as u64;
-        }
-        let types: Vec<Value> = types
-            .iter()
-            .map(|(name, (tensors, bytes))| json!({"type": name, "tensors": tensors, "bytes": bytes}))
-            .collect();
-        let tensors: Vec<Value> = gguf
-            .tensors()
-            .iter()
-            .map(|info| {
-                let bytes = gguf.tensor_bytes(info).len();
-                json!({"name": info.name(), "type": info.tensor_type().to_string(), "sides": info.dims(), "bytes": bytes})
-            })
-            .collect();
-        let mut document = json!({
-            "file": path, "bytes": gguf.bytes().len(), "types": types, "tensors": tensors,
-            "architecture": gguf.metadata().get("general.architecture").and_then(|value| value.as_str()),
-            "name": gguf.metadata().get("general.name").and_then(|value| value.as_str()),
-        });
-        let more = match read_model(&gguf) {
-            Err(why) => json!({"runs": false, "why_not": why.to_string()}),
-            Ok((config, graph, tensors)) => {
-                let of_head = tensors
-                    .iter()
-                    .find(|tensor| tensor.name == "output.weight")
-                    .or_else(|| tensors.iter().find(|tensor| tensor.name == "token_embd.weight"));
-                let head = of_head.and_then(|tensor| match tensor.data {
-                    TensorData::Floats(matrix) => Some(format!("{:?}", matrix.float_type())),
-                    TensorData::Ternary(_) => None,
-                });
-                json!({
-                    "runs": true, "hidden": graph.hidden, "ffn": graph.ffn, "layers": graph.layers,
-                    "heads": graph.heads, "kv_heads": graph.kv_heads, "head_dim": graph.head_dim,
-                    "vocab": graph.vocab, "context": config.context, "rope_base": graph.rope_base,
-                    "norm_eps": graph.norm_eps, "ternary_weights": config.n_ternary_weights(),
-                    "head_type": head, "sub_norms": graph.sub_norms,
-                })
-            }
-        };
-        if let (Value::Object(into), Value::Object(more)) = (&mut document, more) {
-            into.extend(more);
-        }
-        json(&document)
+        let gguf = Gguf::parse(bytes).map_err(|why| typed_error(&why.at(&path)))?;
+        json(&described(&path, &gguf))
     })
+}
+
+fn described(path: &Path, gguf: &Gguf<'_>) -> Value {
+    let mut types: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for info in gguf.tensors() {
+        let entry = types.entry(info.tensor_type().to_string()).or_default();
+        entry.0 += 1;
+        entry.1 += gguf.tensor_bytes(info).len() as u64;
+    }
+    let types: Vec<Value> = types
+        .iter()
+        .map(|(name, (tensors, bytes))| json!({"type": name, "tensors": tensors, "bytes": bytes}))
+        .collect();
+    let tensors: Vec<Value> = gguf
+        .tensors()
+        .iter()
+        .map(|info| {
+            let bytes = gguf.tensor_bytes(info).len();
+            let offset = gguf.tensor_range(info).map(|range| range.start);
+            json!({"name": info.name(), "type": info.tensor_type().to_string(), "sides": info.dims(),
+                       "offset": offset, "bytes": bytes})
+        })
+        .collect();
+    let mut document = json!({
+        "file": path, "bytes": gguf.bytes().len(), "types": types, "tensors": tensors,
+        "architecture": gguf.metadata().get("general.architecture").and_then(|value| value.as_str()),
+        "name": gguf.metadata().get("general.name").and_then(|value| value.as_str()),
+    });
+    let more = match read_model(gguf) {
+        Err(why) => json!({"runs": false, "why_not": why.to_string()}),
+        Ok((config, graph, tensors)) => {
+            let of_head = tensors
+                .iter()
+                .find(|tensor| tensor.name == "output.weight")
+                .or_else(|| tensors.iter().find(|tensor| tensor.name == "token_embd.weight"));
+            let head = of_head.and_then(|tensor| match tensor.data {
+                TensorData::Floats(matrix) => Some(format!("{:?}", matrix.float_type())),
+                TensorData::Ternary(_) => None,
+            });
+            json!({
+                "runs": true, "hidden": graph.hidden, "ffn": graph.ffn, "layers": graph.layers,
+                "heads": graph.heads, "kv_heads": graph.kv_heads, "head_dim": graph.head_dim,
+                "vocab": graph.vocab, "context": config.context, "rope_base": graph.rope_base,
+                "norm_eps": graph.norm_eps, "ternary_weights": config.n_ternary_weights(),
+                "head_type": head, "sub_norms": graph.sub_norms,
+            })
+        }
+    };
+    if let (Value::Object(into), Value::Object(more)) = (&mut document, more) {
+        into.extend(more);
+    }
+    document
 }
 
 /// Runs `prompt` and then the most likely token, `n` times, as JSON text: the tokens, and the wall time of both parts.
@@ -152,7 +170,7 @@ fn generate(
     guarded(py, move || {
         let gguf = opened(&path)?;
         let (config, graph, tensors) = read_model(&gguf).map_err(|why| about(&path, why))?;
-        let context = within_context(config.context, prompt.len(), n)?;
+        let context = within_context(config.context, prompt.len(), n.saturating_sub(1))?;
         let backend = chosen(&available(&plugins)?, backend.as_deref(), "rust-")?;
         let options = options(&run, context, prompt.len(), 1)?;
         let mut engine = inference::engine(backend.as_ref(), &graph, &tensors, &options)
@@ -184,14 +202,16 @@ fn generate(
     })
 }
 
-fn within_context(context: usize, prompt: usize, n: usize) -> PyResult<usize> {
+/// The positions that a prompt and the tokens `more` after it take.
+pub(super) fn within_context(context: usize, prompt: usize, more: usize) -> PyResult<usize> {
     if prompt == 0 {
         return Err(input_error("no tokens were given, at least one is needed"));
     }
-    let needed = prompt.saturating_add(n.saturating_sub(1));
+    let needed = prompt.saturating_add(more);
     if needed > context {
+        let and_more = if more == 0 { String::new() } else { format!(" and {more} more") };
         return Err(input_error(format!(
-            "{prompt} tokens and {n} more need {needed} positions, and the model was made for {context}"
+            "{prompt} tokens{and_more} need {needed} positions, and the model was made for {context}"
         )));
     }
     Ok(needed)
@@ -226,7 +246,7 @@ fn trace(
         let (config, graph, tensors) = read_model(&gguf).map_err(|why| about(&path, why))?;
         let (_, subject_graph, subject_tensors) =
             read_model(&subject_gguf).map_err(|why| about(file_of_subject, why))?;
-        let context = within_context(config.context, tokens.len(), 1)?;
+        let context = within_context(config.context, tokens.len(), 0)?;
         let batch = if step { 1 } else { tokens.len() };
         let options = options(&run, context, batch, batch)?;
         let engine = |backend, graph, tensors: &_, file: &Path| {
@@ -283,6 +303,7 @@ fn traced(found: &Divergence, reference: &dyn Engine, subject: &dyn Engine) -> V
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(model_info, module)?)?;
+    module.add_function(wrap_pyfunction!(mapped_model_info, module)?)?;
     module.add_function(wrap_pyfunction!(generate, module)?)?;
     module.add_function(wrap_pyfunction!(trace, module)?)
 }

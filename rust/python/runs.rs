@@ -1,8 +1,9 @@
 //! Plans, runs, workers and judgements for Python.
 
+use super::callables::{Callable, among, found_by};
 use super::{file_error, guarded, input_error, json, tell, typed_error};
 use crate::campaign::{
-    self, Builds, CampaignError, LaunchOrder, Order, Request, Selection, TimingPlan, WorkerCommand,
+    self, Brought, Builds, CampaignError, LaunchOrder, Order, Request, Selection, TimingPlan, WorkerCommand,
 };
 use crate::gate::{self, Baseline, Case, Policy};
 use crate::measure::CounterKind;
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Options of a run, as the Python side sends them.
 #[derive(Deserialize)]
@@ -34,6 +36,8 @@ struct RunOptions {
     /// Command line of a fresh process; empty: one launch in this process.
     worker: Vec<String>,
     builds: Option<Builds>,
+    /// Names and addresses of the callables that are handed over beside the options.
+    brought: Vec<Brought>,
     judgement: Judgement,
 }
 
@@ -90,6 +94,7 @@ impl Default for RunOptions {
             counts: "wall".into(),
             worker: Vec::new(),
             builds: None,
+            brought: Vec::new(),
             judgement: Judgement::default(),
         }
     }
@@ -142,6 +147,7 @@ impl RunOptions {
             plugins: self.plugins.clone(),
             skip_cpp: self.skip_cpp,
             builds: self.builds.clone(),
+            brought: self.brought.clone(),
         })
     }
 }
@@ -188,29 +194,38 @@ impl Judgement {
     }
 }
 
-/// What [`run`] would do, as a recording (JSON text) that holds the plan and nothing measured. `options` as there.
+/// What [`run`] would do, as a recording (JSON text) that holds the plan and nothing measured. Arguments as there.
 #[pyfunction]
-fn plan(py: Python<'_>, options: &str) -> PyResult<String> {
+#[pyo3(signature = (options, callables=Vec::new()))]
+fn plan(py: Python<'_>, options: &str, callables: Vec<Bound<'_, PyAny>>) -> PyResult<String> {
+    let callables = handed_over(&callables)?;
     let options = RunOptions::parse(options)?;
     let request = options.request()?;
     guarded(py, move || {
-        let cast = options.selection()?.cast().map_err(input_error)?;
+        let cast = options.selection()?.cast(&among(&callables)).map_err(input_error)?;
         json(&campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?)
     })
 }
 
 /// Measures and judges. `options` is a JSON object; `progress(done, total, fraction, what, phase)` is called between
-/// steps. Returns the recording and the verdict as JSON text; an interrupted run returns what it has, with
-/// `incomplete: "interrupted"`.
+/// steps; `callables` are the `CallableBackend`s that `options` names as brought. Returns the recording and the verdict as
+/// JSON text; an interrupted run returns what it has, with `incomplete: "interrupted"`.
 #[pyfunction]
-#[pyo3(signature = (options, progress=None))]
-fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(String, String)> {
+#[pyo3(signature = (options, progress=None, callables=Vec::new()))]
+fn run(
+    py: Python<'_>,
+    options: &str,
+    progress: Option<Py<PyAny>>,
+    callables: Vec<Bound<'_, PyAny>>,
+) -> PyResult<(String, String)> {
+    let callables = handed_over(&callables)?;
     let options = RunOptions::parse(options)?;
     let request = options.request()?;
     let rules = options.judgement.rules()?;
     guarded(py, move || {
         let selection = options.selection()?;
-        let cast = selection.cast().map_err(input_error)?;
+        let find = among(&callables);
+        let cast = selection.cast(&find).map_err(input_error)?;
         let planned = campaign::plan(&request, &cast).map_err(|why| typed_error(&why))?;
         let baseline = options.judgement.baseline(&rules.sessions, &planned);
         let mut failure = None;
@@ -259,7 +274,7 @@ fn run(py: Python<'_>, options: &str, progress: Option<Py<PyAny>>) -> PyResult<(
             };
             if fresh {
                 let order = LaunchOrder { request: request.clone(), selection: selection.clone(), order };
-                campaign::launch(&command, &order, &mut watcher)
+                campaign::launch(&command, &order, &find, &mut watcher)
             } else {
                 campaign::run_order(&request, &cast, &order, &mut watcher)
             }
@@ -297,12 +312,17 @@ fn judge(py: Python<'_>, recording: &str, judgement: &str) -> PyResult<String> {
     })
 }
 
-/// Serves one order on standard input and output: the measuring process of a launch. Returns its exit code.
+fn handed_over(callables: &[Bound<'_, PyAny>]) -> PyResult<Vec<Arc<Callable>>> {
+    callables.iter().map(|face| Ok(Arc::new(Callable::of(face)?))).collect()
+}
+
+/// Serves one order on standard input and output: the measuring process of a launch. `find(name, address)` makes the
+/// `CallableBackend` of that name. Returns its exit code.
 #[pyfunction]
-fn worker(py: Python<'_>) -> PyResult<u8> {
+fn worker(py: Python<'_>, find: Py<PyAny>) -> PyResult<u8> {
     guarded(py, || {
         let input = std::io::BufReader::new(std::io::stdin());
-        Ok(campaign::worker::serve(input, &mut std::io::stdout().lock()))
+        Ok(campaign::worker::serve(input, &mut std::io::stdout().lock(), &found_by(&find)))
     })
 }
 
@@ -336,7 +356,7 @@ fn selftest(py: Python<'_>, options: &str, budget_s: f64, progress: Option<Py<Py
                 let arguments = (0, 1, spent().min(1.0), step.what, step.phase.name());
                 tell(told, arguments, &mut failure)
             };
-            campaign::launch(&command, &order, &mut watcher)
+            campaign::launch(&command, &order, &campaign::find_none, &mut watcher)
         };
         let mut go_on = |_| if spent() < 1.0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         let found = session::selftest(timing.launches, &mut launch, &mut go_on);

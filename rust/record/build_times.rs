@@ -61,6 +61,7 @@ pub fn build_recording(
         },
         fingerprint,
         ceilings: Default::default(),
+        ceiling_setting: None,
         launches: (0..clean_ns.len().max(incremental_ns.len()) as u32).map(launch).collect(),
         series: (0..).zip(kinds).map(|(order, (id, times))| series(order, id, times)).collect(),
         agreements: Vec::new(),

@@ -43,7 +43,9 @@ impl Recording {
         finite(self.plan.budget_s, || "plan.budget_s".into())?;
         require(self.plan.budget_s >= 0.0, || "plan.budget_s".into(), || "is negative".into())?;
         for (name, value) in &self.ceilings {
-            finite(*value, || format!("ceilings.{name}"))?;
+            let place = || format!("ceilings.{name}");
+            finite(*value, place)?;
+            require(*value > 0.0, place, || format!("is {value}, expected more than 0"))?;
         }
         let launches = self.check_launches()?;
         let mut labels = BTreeMap::new();

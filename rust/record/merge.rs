@@ -30,7 +30,8 @@ pub enum MergeError {
 /// Adds the launches of `more` to `into`. The plan of `into` stays; `more` may hold fewer of its workloads.
 ///
 /// Of several agreements of one workload and backend the worst is kept: what differed once differs. Accuracy is that of
-/// the first launch; another value later is added as a row of its own, so that it can fail too.
+/// the first launch; another value later is added as a row of its own, so that it can fail too. Of two measurements of a
+/// ceiling the higher one is kept.
 ///
 /// # Errors
 /// [`MergeError`]; `into` is unchanged then.
@@ -65,6 +66,11 @@ pub fn merge(into: &mut Recording, more: Recording) -> Result<(), MergeError> {
             None => merged.series.push(series),
         }
     }
+    for (name, rate) in more.ceilings {
+        let known = merged.ceilings.entry(name).or_insert(rate);
+        *known = known.max(rate);
+    }
+    merged.ceiling_setting = merged.ceiling_setting.or(more.ceiling_setting);
     more.agreements.into_iter().for_each(|row| keep_worse(&mut merged.agreements, row));
     more.accuracy.into_iter().for_each(|row| keep_different(&mut merged.accuracy, row));
     for row in more.memory {

@@ -9,6 +9,7 @@
 //! | `recording` | the document |
 //! | `series` | one column set per workload, backend and meter, and how samples become one |
 //! | `build_times` | a recording of builds |
+//! | `ceilings` | names of the machine's ceilings |
 //! | `compatible` | can two recordings be compared at all |
 //! | `merge` | one recording out of several launches |
 //! | `trial` | samples measured elsewhere |
@@ -18,6 +19,7 @@
 //! | `file` | reading with errors a person can act on, writing that leaves the old file or the new one |
 
 mod build_times;
+mod ceilings;
 mod check;
 mod compatible;
 mod file;
@@ -30,6 +32,7 @@ pub mod store;
 pub mod trial;
 
 pub use build_times::build_recording;
+pub use ceilings::{CeilingSetting, arithmetic_name, bandwidth_name};
 pub use check::Invalid;
 pub use compatible::{Mismatch, mismatches};
 pub use file::{MAX_RECORDING_BYTES, RecordError, parse_recording, read_recording, write_recording};

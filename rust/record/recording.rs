@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::ceilings::CeilingSetting;
 use super::origin::Origin;
 use super::series::{Meter, Series};
 use crate::measure::Fingerprint;
@@ -36,9 +37,12 @@ pub struct Recording {
     pub plan: PlanRecord,
     /// On which machine, with which builds.
     pub fingerprint: Fingerprint,
-    /// Measured ceilings of the machine by name (GB/s, GOP/s). Empty until they are measured.
+    /// Measured ceilings of the machine by name (GB/s, GOP/s); empty where they were not measured.
     #[serde(default)]
     pub ceilings: BTreeMap<String, f64>,
+    /// What they were measured with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling_setting: Option<CeilingSetting>,
     /// The fresh processes that measured.
     #[serde(default)]
     pub launches: Vec<Launch>,

@@ -70,6 +70,13 @@ fn kind(workload: &str) -> &str {
     of_file.map_or(workload, |(_, id)| id).split('/').next().unwrap_or_default()
 }
 
+/// A ceiling's name without its unit, and the unit: `l2_read_t1`, `GB/s`.
+pub fn ceiling(name: &str) -> (&str, &'static str) {
+    let units = [("_gb_per_s", "GB/s"), ("_gop_per_s", "GOP/s")];
+    let known = units.into_iter().find_map(|(suffix, unit)| Some((name.strip_suffix(suffix)?, unit)));
+    known.unwrap_or((name, ""))
+}
+
 /// Three digits that count.
 pub fn number(value: f64) -> String {
     match value.abs() {
@@ -104,6 +111,13 @@ mod tests {
         assert_eq!(of("ttft/2b4t/i2_s/pp32/t1", 100, 800, 32), ("ns", 50.0));
         assert_eq!(of("overhead/call", 128, 256, 0), ("ns", 50.0));
         assert_eq!(of("something/new", 0, 0, 0), ("ns", 50.0));
+    }
+
+    #[test]
+    fn ceilings_tell_their_unit() {
+        assert_eq!(ceiling("l2_read_t1_gb_per_s"), ("l2_read_t1", "GB/s"));
+        assert_eq!(ceiling("int8_dot_avx2_t2_gop_per_s"), ("int8_dot_avx2_t2", "GOP/s"));
+        assert_eq!(ceiling("something_new"), ("something_new", ""));
     }
 
     #[test]

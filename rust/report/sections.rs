@@ -3,14 +3,18 @@
 //! Numbers come from the recording and the verdict alone. What was not measured is said as `not measured (reason)`,
 //! with the reason the recording or the verdict gives.
 
-use super::quantity::{Quantity, number, percent};
+use super::quantity::{Quantity, ceiling, number, percent};
 use crate::gate::Verdict;
-use crate::gate::verdict::{Against, Answer, Comparison, RuleAnswer};
+use crate::gate::verdict::{Against, Answer, Comparison, Efficiency, RuleAnswer};
 use crate::record::{Meter, Recording, Work};
 use serde::Serialize;
 
 /// The title of every report.
 pub const TITLE: &str = "BitNet.rs Performance Regression Analysis";
+
+/// Why a share of a ceiling can be more than all of it.
+const BEYOND: &str =
+    "the ceiling was measured in a worse moment, or part of the weights lay in a nearer cache";
 
 /// A named statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -282,16 +286,59 @@ impl<'a> View<'a> {
     fn simd(&self) -> String {
         let ahead = self.rule_text("simd-ahead-of-scalar");
         let ahead = ahead.unwrap_or_else(|| not_measured("nothing was timed against rust-scalar"));
-        let share = match self.recording.ceilings.len() {
-            0 => not_measured("the recording holds no measured ceilings of this machine"),
-            _ => {
-                let ceilings = self.recording.ceilings.iter();
-                let named: Vec<String> =
-                    ceilings.map(|(name, value)| format!("{name} {}", number(*value))).collect();
-                format!("measured ceilings: {}", named.join(", "))
-            }
+        let mut parts = vec![format!("share of the machine's ceilings {}", self.share_of_ceilings()), ahead];
+        parts.extend(self.rule("simd-efficiency").map(|rule| match rule.verdict {
+            Some(answer) => format!("{} ({})", rule.reason, answer.name()),
+            None => format!("a fall by a class is not judged ({})", rule.reason),
+        }));
+        parts.join("; ")
+    }
+
+    /// Least and most of what the subject reaches of the ceilings that bind.
+    fn share_of_ceilings(&self) -> String {
+        if self.recording.ceilings.is_empty() {
+            return not_measured("the recording holds no measured ceilings of this machine");
+        }
+        let subject = self.verdict.required.iter().find(|name| name.starts_with("rust-"));
+        let mut rows: Vec<&Efficiency> =
+            self.verdict.efficiencies.iter().filter(|row| Some(&row.backend) == subject).collect();
+        rows.sort_by(|a, b| a.share.total_cmp(&b.share));
+        let (Some(least), Some(most)) = (rows.first(), rows.last()) else {
+            return not_measured("no product of the subject has both a time and its ceilings");
         };
-        format!("share of the machine's ceilings {share}; {ahead}")
+        let beyond = match rows.iter().filter(|row| row.share > 1.0).count() {
+            0 => String::new(),
+            n => format!("; {n} beyond 100%: {BEYOND}"),
+        };
+        format!(
+            "{}: {:.0}% to {:.0}% of the ceiling that binds on {} products, least {} ({:.0}% of {}){beyond}",
+            least.backend,
+            least.share * 100.0,
+            most.share * 100.0,
+            rows.len(),
+            least.workload,
+            least.share * 100.0,
+            ceiling(&least.binds).0
+        )
+    }
+
+    /// Every measured ceiling.
+    fn ceilings(&self) -> Option<Item> {
+        let setting = self.recording.ceiling_setting.as_ref()?;
+        let one = |(name, value): (&String, &f64)| {
+            let (name, unit) = ceiling(name);
+            format!("{name} {} {unit}", number(*value))
+        };
+        let all: Vec<String> = self.recording.ceilings.iter().map(one).collect();
+        let how = format!("the fastest of {} short repetitions each", setting.repetitions);
+        Some(item("Ceilings of the machine", format!("{how}: {}", all.join(", "))))
+    }
+
+    /// What share of which ceiling a subject reaches on a workload, in words behind its value; empty where not measured.
+    fn share(&self, comparison: &Comparison) -> String {
+        let of = |row: &&Efficiency| row.workload == comparison.workload && row.backend == comparison.subject;
+        let row = self.verdict.efficiencies.iter().find(of);
+        row.map_or(String::new(), |row| format!(", {:.0}% of {}", row.share * 100.0, ceiling(&row.binds).0))
     }
 
     fn matrix(&self) -> Vec<MatrixRow> {
@@ -354,7 +401,7 @@ impl<'a> View<'a> {
             component,
             features,
             baseline,
-            current: value(comparison.subject_ns),
+            current: format!("{}{}", value(comparison.subject_ns), self.share(comparison)),
             delta: delta(comparison, &quantity),
             status: status(comparison.verdict),
             reason: comparison.reason.clone(),
@@ -409,6 +456,7 @@ impl<'a> View<'a> {
                 found.push(item(if name == "regression" { "Regression" } else { "C++ rule" }, text));
             }
         }
+        found.extend(self.ceilings());
         found.push(item("Memory Efficiency", self.memory()));
         let gpu = self.verdict.validation.iter().find(|condition| condition.name == "gpu-capability");
         let gpu = gpu.map_or("the GPU's presence is not stated", |condition| condition.reason.as_str());

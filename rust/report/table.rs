@@ -4,7 +4,7 @@
 
 use super::quantity::Quantity;
 use crate::gate::Verdict;
-use crate::gate::verdict::Comparison;
+use crate::gate::verdict::{Comparison, Efficiency};
 use crate::record::{AgreementRow, Recording, Work};
 use serde::Serialize;
 
@@ -37,6 +37,10 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// Bounds of it.
     pub interval: Option<[f64; 2]>,
+    /// Share of the ceiling that binds which the subject's fastest call reaches; `None` where it was not measured.
+    pub efficiency: Option<f64>,
+    /// The ceiling's name.
+    pub binds: Option<String>,
     /// `pass`, `neutral`, `fail`, or `-` where no rule applies.
     pub verdict: &'static str,
     /// Why.
@@ -51,7 +55,11 @@ pub fn rows(recording: &Recording, verdict: &Verdict) -> Vec<Row> {
         let agreements = || recording.agreements.iter().filter(|row| row.workload == planned.id);
         for comparison in verdict.comparisons.iter().filter(|comparison| comparison.workload == planned.id) {
             let agreement = agreements().find(|row| row.backend == comparison.subject);
-            rows.push(timed(comparison, agreement, &planned.work));
+            let efficiency = verdict
+                .efficiencies
+                .iter()
+                .find(|row| row.workload == planned.id && row.backend == comparison.subject);
+            rows.push(timed(comparison, (agreement, efficiency), &planned.work));
         }
         for row in agreements().filter(|row| !row.holds()) {
             rows.push(disagreeing(row));
@@ -60,7 +68,11 @@ pub fn rows(recording: &Recording, verdict: &Verdict) -> Vec<Row> {
     rows
 }
 
-fn timed(comparison: &Comparison, agreement: Option<&AgreementRow>, work: &Work) -> Row {
+fn timed(
+    comparison: &Comparison,
+    (agreement, efficiency): (Option<&AgreementRow>, Option<&Efficiency>),
+    work: &Work,
+) -> Row {
     let quantity = Quantity::of(&comparison.workload, work, comparison.subject_ns);
     let value = |ns: Option<f64>| ns.map(|ns| quantity.value(ns));
     Row {
@@ -84,6 +96,8 @@ fn timed(comparison: &Comparison, agreement: Option<&AgreementRow>, work: &Work)
         n_blocks: comparison.n_blocks,
         ratio: comparison.ratio,
         interval: comparison.interval,
+        efficiency: efficiency.map(|row| row.share),
+        binds: efficiency.map(|row| row.binds.clone()),
         verdict: comparison.verdict.map_or("-", |answer| answer.name()),
         reason: comparison.reason.clone(),
     }
@@ -108,6 +122,8 @@ fn disagreeing(row: &AgreementRow) -> Row {
         n_blocks: 0,
         ratio: None,
         interval: None,
+        efficiency: None,
+        binds: None,
         verdict: "fail",
         reason: format!("{cause}: {} of {} values differ{place}", row.mismatches, row.compared),
     }

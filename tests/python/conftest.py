@@ -1,14 +1,18 @@
 """What the tests share: the command line as a process, and two small runs seen from many sides."""
 
+import copy
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bitnet_perfgate as gate
+from bitnet_perfgate import _core
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY_MODEL = REPOSITORY / "tests" / "golden" / "tiny-i2s.gguf"
@@ -69,3 +73,24 @@ def small_run() -> gate.Result:
 def small_crossval() -> gate.Result:
     """The same, compared only."""
     return gate.crossval(workloads=[DEQUANTIZE, PRODUCT, DECODE])
+
+
+def rejudged(result: gate.Result, **of_recording: Any) -> gate.Result:
+    """The same run with other fields in its recording, judged again."""
+    data = {**copy.deepcopy(dict(result.recording.data)), **of_recording}
+    verdict = gate.Verdict(json.loads(_core.judge(json.dumps(data))))
+    return gate.Result.of(gate.Recording(data), verdict)
+
+
+def under_ceilings(result: gate.Result) -> gate.Result:
+    """The same run under made-up ceilings, on a machine whose first cache holds everything."""
+    subject = next(row.subject for row in result.table if row.required)
+    ceilings = {
+        "l1_read_t1_gb_per_s": 200.0,
+        "dram_read_t1_gb_per_s": 20.0,
+        "dram_read_t2_gb_per_s": 30.0,
+        "int8_dot_portable_t1_gop_per_s": 9.0,
+        f"int8_dot_{subject.partition('-')[2]}_t1_gop_per_s": 400.0,
+    }
+    setting = {"repetitions": 12, "caches": [{"level": 1, "size_bytes": 1 << 30}]}
+    return rejudged(result, ceilings=ceilings, ceiling_setting=setting)

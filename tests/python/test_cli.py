@@ -5,11 +5,17 @@ import os
 import pty
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import bitnet_perfgate as gate
+from bitnet_perfgate.cli import app
 from conftest import (
     DECODE,
     DEQUANTIZE,
@@ -192,6 +198,39 @@ def test_help_and_version(cli: Cli) -> None:
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
     assert "BITNET_GGUF" in cli("run", "--help", COLUMNS="120").stdout
+
+
+def every_command(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, member in getattr(group, "commands", {}).items():
+        yield from every_command(member, (*path, name))
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_no_help_loses_a_word(width: int) -> None:
+    root: Any = typer.main.get_command(app)
+    paths = list(every_command(root))
+    assert ("baseline", "record") in paths
+    for path in paths:
+        done = CliRunner().invoke(app, [*path, "--help"], terminal_width=width)
+        assert done.exit_code == 0, path
+        assert done.output.isascii(), path
+        assert max(map(len, done.output.splitlines())) <= max(width, 50), path
+        found = root
+        for name in path:
+            found = found.commands[name]
+        options = {option for parameter in found.params for option in parameter.opts if option[0] == "-"}
+        assert [option for option in options if option not in done.output] == [], path
+        if width == 80:
+            cut = [line for line in done.output.splitlines() if line.endswith("...")]
+            assert [line for line in cut if not line.startswith("Usage")] == [], path
+
+
+def test_a_reader_of_the_help_may_leave() -> None:
+    line = f"{sys.executable} -m bitnet_perfgate run --help | head -1; exit ${{PIPESTATUS[0]}}"
+    for _ in range(3):
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

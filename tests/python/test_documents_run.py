@@ -7,45 +7,110 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from bitnet_perfgate.cli import app
 from conftest import REPOSITORY, Cli, environment
+from shown_blocks import FENCE, blocks, documents, run_page, shown_commands
 
-DOCUMENTS = ("READ_A_VERDICT.md", "GATE_MY_PULL_REQUEST.md")
-PREFIX = ["python", "-m", "bitnet_perfgate"]
-
-
-def commands(document: str) -> list[list[str]]:
-    text = (REPOSITORY / "docs" / document).read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_of_a_document_runs(cli: Cli, document: str, tmp_path: Path) -> None:
-    shown = commands(document)
-    assert len(shown) >= 3
-    for words in shown:
-        assert words[:3] == PREFIX
-        done = cli(*words[3:], GITHUB_ACTIONS="")
-        # A verdict about this machine today is what it is; anything else has to work.
-        judges = words[3] in ("run", "gate", "compare", "baseline")
-        assert done.returncode in ((0, 1, 3) if judges else (0,)), (words, done.stderr)
-        assert done.stdout or "--output" in words
-        if "--output" in words:
-            assert (tmp_path / words[words.index("--output") + 1]).stat().st_size > 0
+PAGES = documents()
+RUN_PAGES = [page for page in PAGES if any(not block.mark for block in blocks(page.read_text(), page.name))]
+TASKS = {
+    "README.md",
+    "BITNET_CPP_MODELS.md",
+    "BITNET_RS.md",
+    "BRING_YOUR_OWN_KERNEL.md",
+    "CHECK_MY_KERNEL.md",
+    "GATE_MY_PULL_REQUEST.md",
+    "READ_A_VERDICT.md",
+}
 
 
-def test_the_cell_of_the_document_is_one_the_magic_takes() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_run_or_says_why_not(page: Path) -> None:
+    text = page.read_text()
+    found = blocks(text, page.name)
+    assert [block.place for block in found if not block.accounted_for] == []
+    fences = [line for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
+    assert len(fences) == 2 * len(found), f"{page.name}: a fence that is not understood"
+    indented = re.findall(r"^(?: {4}|\t).*\bpython -m .*$", FENCE.sub("", text), re.MULTILINE)
+    assert indented == [], "a command outside a fence is not run"
+
+
+def test_a_block_that_is_neither_is_found() -> None:
+    excused = "<!-- not run: a diagram -->\n```\na -> b\n```\n"
+    forgotten = "text\n\n```\npython -m bitnet_perfgate fly\n```\n"
+    found = blocks(excused + forgotten + "```bash\nls\n```\n", "page")
+    assert [block.place for block in found if not block.accounted_for] == ["page:7"]
+    assert [block.detail for block in found] == ["a diagram", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("```bash\npython -m bitnet_perfgate fly\n```\n", "exit code 2"),
+        ("```console\n$ python -m bitnet_perfgate --version\nbitnet_perfgate 0.0.0\n```\n", "shown:"),
+        ("```bash\ntrue  # exit code 1\n```\n", "exit code 0"),
+        ("```python\nassert False\n```\n", "exit code 1"),
+    ],
+)
+def test_a_block_that_is_wrong_fails(tmp_path: Path, text: str, words: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(AssertionError, match=words):
+        run_page(page, folder, None)
+
+
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
-    text = (REPOSITORY / "docs" / "READ_A_VERDICT.md").read_text()
-    (cell,) = re.findall(r"```\n(%%perfgate.*?)```", text, re.DOTALL)
-    line, _, body = cell.partition("\n")
+    monkeypatch.chdir(tmp_path)
     shell: Any = InteractiveShell()  # type: ignore[no-untyped-call]
-    shell.run_line_magic("load_ext", "bitnet_perfgate")
-    shell.user_ns["data"] = list(range(100))
-    assert shell.run_cell_magic("perfgate", line.removeprefix("%%perfgate "), body).verdict
+    assert run_page(page, tmp_path, shell) > 0
+
+
+def test_every_page_of_a_task_is_run_and_linked() -> None:
+    assert {page.name for page in RUN_PAGES} >= TASKS
+    readme = (REPOSITORY / "README.md").read_text()
+    unlinked = [page.name for page in PAGES if page.name != "README.md" and f"{page.name})" not in readme]
+    assert unlinked == []
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            path = page.parent / name if name else page
+            if not path.exists() or (anchor and anchor not in anchors(path)):
+                broken.append(target)
+    assert broken == []
+
+
+def test_every_option_that_a_page_shows_exists() -> None:
+    root: Any = typer.main.get_command(app)
+    for page in PAGES:
+        for block in blocks(page.read_text(), page.name):
+            for line in shown_commands(block):
+                command = root
+                words = shlex.split(line, comments=True)[3:]
+                while words and hasattr(command, "commands") and not words[0].startswith("-"):
+                    assert words[0] in command.commands, f"{block.place}: {line}"
+                    command = command.commands[words.pop(0)]
+                known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+                options = {word.split("=")[0] for word in words if word.startswith("--")}
+                assert options <= known, f"{block.place}: {line}: {sorted(options - known)}"
 
 
 def steps() -> list[dict[str, Any]]:

@@ -119,3 +119,57 @@ def test_what_cannot_be_run_is_refused_in_one_line(cli: Cli, tmp_path: Path) -> 
     for bad in refused:
         with pytest.raises(gate.InputError):
             gate.trace(TINY_MODEL, **bad)
+
+
+PRODUCTS = {"attn_q, attn_k, attn_v", "attn_output", "ffn_gate, ffn_up", "ffn_down", "head"}
+
+
+@pytest.mark.parametrize("backend", ["rust-scalar", "cpp-portable", None])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_time_of_every_operation_is_found(backend: str | None, threads: int) -> None:
+    found = gate.time_breakdown(TINY_MODEL, prefill=8, decode=3, backend=backend, threads=threads)
+    assert [(phase["phase"], phase["tokens"]) for phase in found["phases"]] == [("prefill", 8), ("decode", 3)]
+    for phase in found["phases"]:
+        times = {row["operation"]: row["elapsed_ns"] for row in phase["operations"]}
+        # Between two notes of the engine lies an operation; little is left over for what stands around them.
+        assert sum(times.values()) <= phase["elapsed_ns"]
+        assert all(times[name] > 0 for name in PRODUCTS), times
+    # Loops that are never vectorised spend their time on products, whatever the machine does beside.
+    if backend == "rust-scalar":
+        (prefill, _) = found["phases"]
+        products = sum(row["elapsed_ns"] for row in prefill["operations"] if row["operation"] in PRODUCTS)
+        assert products > prefill["elapsed_ns"] / 2
+    assert "ffn_down" in found._repr_markdown_()
+    assert "<svg" in found._repr_html_()
+
+
+def is_png(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_breakdown_is_a_table_and_a_picture(cli: Cli, tmp_path: Path) -> None:
+    done = cli("model", "breakdown", TINY_MODEL, "--prefill", "4", "--decode", "0", "--plot", "time.png")
+    assert done.returncode == 0, done.stderr
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert "ffn_gate, ffn_up" in done.stdout
+    assert "decode" not in done.stdout
+    assert is_png(tmp_path / "time.png")
+    assert_refused(cli("model", "breakdown", TINY_MODEL, "--prefill", "100000"), "100032 positions")
+    assert_refused(cli("model", "breakdown", TINY_MODEL, "--plot", tmp_path / "no" / "x.png"), "x.png")
+    assert_refused(cli("model", "breakdown", TINY_MODEL, "--backend", "rust-mmx"), "rust-mmx", "known")
+
+
+def test_where_engines_part_is_drawn(cli: Cli, tmp_path: Path) -> None:
+    other = spoiled(tmp_path, "blk.1.ffn_down.weight")
+    done = cli("trace", "--model", TINY_MODEL, "--subject-model", other, "--tokens", IDS, "--plot", "map.png")
+    assert done.returncode == 1, done.stderr
+    assert is_png(tmp_path / "map.png")
+    assert_refused(
+        cli("trace", "--model", TINY_MODEL, "--tokens", IDS, "--plot", TINY_MODEL), str(TINY_MODEL)
+    )
+    found = gate.trace(TINY_MODEL, PROMPT, subject_model=other)
+    assert "part at ffn_down-1" in found._repr_markdown_()
+    assert "<svg" in found._repr_html_()
+    equal = gate.trace(TINY_MODEL, PROMPT)
+    assert "do not part" in equal._repr_markdown_()
+    assert "<table" not in equal._repr_html_()

@@ -1,7 +1,6 @@
 """Plots and the HTML page: what they hold, and what they do without data, matplotlib or manners."""
 
 import base64
-import copy
 import json
 import re
 import shutil
@@ -9,13 +8,12 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import bitnet_perfgate as perfgate
 from bitnet_perfgate import html, plots
-from conftest import command, environment
+from conftest import PRODUCT, command, environment, rejudged, under_ceilings
 
 VOID = {"meta", "br", "img", "input", "hr", "link"}
 
@@ -59,11 +57,6 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def changed(result: perfgate.Result, **of_recording: Any) -> perfgate.Result:
-    data = {**copy.deepcopy(dict(result.recording.data)), **of_recording}
-    return perfgate.Result(perfgate.Recording(data), result.verdict, result.table)
-
-
 def test_the_page_is_whole_and_loads_nothing(small_run: perfgate.Result) -> None:
     text = perfgate.report(small_run, format="html")
     page = Page(text)
@@ -94,11 +87,14 @@ def test_the_raw_data_is_inside(small_run: perfgate.Result) -> None:
 
 
 def test_plots_are_inline_or_say_why_not(small_run: perfgate.Result) -> None:
-    text = perfgate.report(small_run, format="html")
-    assert text.count("<svg") == 2
+    text = perfgate.report(under_ceilings(small_run), format="html")
+    assert text.count("<svg") == 3
     assert "Is anything slower than allowed?" in text
     assert "Baseline history: not measured (there is no accepted recording" in text
-    assert "Roofline: not measured (the recording holds no measured ceilings of this machine)" in text
+    assert "come to what this machine can do?" in text
+    without = perfgate.report(rejudged(small_run, ceilings={}), format="html")
+    assert without.count("<svg") == 2
+    assert "Roofline: not measured (the recording holds no measured ceilings of this machine)" in without
     # Colours are the page's own, so that light and dark are.
     svg = text[text.index("<svg") : text.rindex("</svg>")]
     assert not re.findall(r"(?:fill|stroke): #(?!000000|ffffff)[0-9a-f]{6}", svg)
@@ -126,10 +122,30 @@ def test_every_sample_of_both_sides_is_drawn(small_run: perfgate.Result) -> None
 
 def test_a_roofline_needs_ceilings(small_run: perfgate.Result) -> None:
     with pytest.raises(plots.NotMeasuredError, match="no measured ceilings"):
-        plots.roofline(small_run)
-    ceilings = {"dram_gb_per_s": 20.0, "avx2_gop_per_s": 400.0}
-    (axes,) = plots.roofline(changed(small_run, ceilings=ceilings)).axes
-    assert {text.get_text() for text in axes.texts} == {"dram 20 GB/s", "avx2 400 GOP/s"}
+        plots.roofline(rejudged(small_run, ceilings={}))
+    with pytest.raises(plots.NotMeasuredError, match="no product of the subject"):
+        plots.roofline(rejudged(small_run, ceilings={"dram_read_t1_gb_per_s": 20.0}))
+
+
+@pytest.mark.parametrize("theme", [plots.LIGHT, plots.DARK])
+def test_a_roofline_has_a_line_for_each_ceiling_and_a_mark_for_each_product(
+    small_run: perfgate.Result, theme: plots.Theme
+) -> None:
+    result = under_ceilings(small_run)
+    subject = next(row.subject for row in small_run.table if row.required)
+    isa = subject.partition("-")[2]
+    (row,) = [row for row in result.verdict["efficiencies"] if row["backend"] == subject]
+    assert (row["workload"], row["bandwidth"]) == (PRODUCT, "l1_read_t1_gb_per_s")
+    (axes,) = plots.roofline(result, theme).axes
+    assert [text.get_text() for text in axes.texts] == [f"int8 dot {isa} 400 GOP/s"]
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["L1 200 GB/s", "memory 20 GB/s"]
+    marks = [line for line in axes.lines if line.get_linestyle() == "None"]
+    assert len(marks) == 1
+    rate = marks[0].get_xydata()[0][1]  # type: ignore[index]
+    work = next(row["work"] for row in result.recording["plan"]["workloads"] if row["id"] == PRODUCT)
+    assert rate == pytest.approx(work["ops"] / row["fastest_ns"])
 
 
 def test_a_history_has_a_point_for_each_recording(small_run: perfgate.Result) -> None:
@@ -210,7 +226,8 @@ FRAME = """<body><iframe src="page.html" style="width:{width}px;height:900px;bor
 def test_a_browser_shows_the_page(small_run: perfgate.Result, tmp_path: Path, width: int) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     assert browser, "chromium is needed: apt-get install chromium"
-    (tmp_path / "page.html").write_text(html.page(small_run) + MEASURE)
+    page = html.page(small_run)
+    (tmp_path / "page.html").write_text(page + MEASURE)
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     done = subprocess.run(
         [
@@ -229,4 +246,4 @@ def test_a_browser_shows_the_page(small_run: perfgate.Result, tmp_path: Path, wi
     assert found, done.stdout
     scroll_width, plots_shown = map(int, found.groups())
     assert scroll_width <= width, "the page is wider than the window"
-    assert plots_shown == 2
+    assert plots_shown == page.count("<svg")

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) const LANES: usize = 32;
 /// Rows of a matrix that are multiplied together.
 pub(super) const ROWS: usize = 4;
+/// Rows of a part at least.
+const LEAST_PART_ROWS: usize = 64;
 /// Columns of a panel: four rows of it, or rather the half of its lines that is in use, leave half of L1 to x.
 pub(super) const PANEL: usize = 2048;
 /// Rows of a Q8_0 matrix that are multiplied together: one for each lane of the sum.
@@ -91,6 +93,12 @@ fn team_of(backend: &str, threads: usize) -> Result<Arc<Team>, BackendError> {
         backend: backend.to_string(),
         what: format!("the operating system refused {threads} threads: {why}"),
     })
+}
+
+/// Into how many parts the rows of a matrix are divided: several for each thread, so that what one does not get to is
+/// left to the others, of rows enough for their streams.
+fn n_parts(rows: usize, threads: usize) -> usize {
+    if threads == 1 { 1 } else { (rows / LEAST_PART_ROWS).clamp(threads, 8 * threads) }
 }
 
 /// The rows of part `part` of `parts`.
@@ -168,21 +176,22 @@ impl<T: FloatKernels> FloatMatmul for InLanes<'_, T> {
         }
         let place = Place::of(y, rows);
         let this = &*self;
+        let parts = n_parts(rows, this.team.threads());
         match this.matrix.float_type() {
             FloatType::F32 | FloatType::F16 | FloatType::Bf16 if n == 1 => {
-                this.team.run(&|part| this.part_of_one(part, x, place));
+                this.team.share(parts, &|_, part| this.part_of_one((part, parts), x, place));
             }
-            _ => this.team.run(&|part| this.part(part, x, n, place)),
+            _ => this.team.share(parts, &|thread, part| this.part((thread, part, parts), x, n, place)),
         }
         Ok(())
     }
 }
 
 impl<T: FloatKernels> InLanes<'_, T> {
-    fn part_of_one(&self, part: usize, x: &[f32], place: Place) {
+    fn part_of_one(&self, (part, parts): (usize, usize), x: &[f32], place: Place) {
         let (float_type, bytes) = (self.matrix.float_type(), self.matrix.bytes());
         let row_bytes = float_type.bytes_of(x.len());
-        for rows in far_rows::<ROWS>(part_of(self.matrix.rows(), part, self.team.threads())) {
+        for rows in far_rows::<ROWS>(part_of(self.matrix.rows(), part, parts)) {
             let values =
                 self.isa.stream(float_type, rows.map(|row| &bytes[row * row_bytes..][..row_bytes]), x);
             for (row, value) in rows.into_iter().zip(values) {
@@ -192,13 +201,13 @@ impl<T: FloatKernels> InLanes<'_, T> {
         }
     }
 
-    fn part(&self, part: usize, x: &[f32], n: usize, place: Place) {
+    fn part(&self, (thread, part, parts): (usize, usize, usize), x: &[f32], n: usize, place: Place) {
         let (isa, matrix, cols) = (self.isa, &self.matrix, self.matrix.cols());
         let float_type = matrix.float_type();
         let tail = cols / LANES * LANES..cols;
-        let scratch = &mut *self.scratch[part].lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = &mut *self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
         let lanes = &mut scratch.lanes[..n];
-        for rows in far_rows::<ROWS>(part_of(matrix.rows(), part, self.team.threads())) {
+        for rows in far_rows::<ROWS>(part_of(matrix.rows(), part, parts)) {
             let bytes = rows.map(|row| matrix.row(row));
             lanes.fill([NO_LANES; ROWS]);
             for from in (0..tail.start).step_by(PANEL) {
@@ -244,8 +253,9 @@ impl<T: FloatKernels> FloatMatmul for InBlocks<'_, T> {
         self.isa.quantize_q8_0(x, q, d);
         let (isa, matrix, team, q, d) = (self.isa, &self.matrix, &self.team, &*q, &*d);
         let place = Place::of(y, rows);
-        team.run(&|part| {
-            for rows in far_rows::<Q8_ROWS>(part_of(rows, part, team.threads())) {
+        let parts = n_parts(rows, team.threads());
+        team.share(parts, &|_, part| {
+            for rows in far_rows::<Q8_ROWS>(part_of(rows, part, parts)) {
                 let bytes = rows.map(|row| matrix.row(row));
                 for (column, (q, d)) in q.chunks_exact(cols).zip(d.chunks_exact(cols / BLOCK)).enumerate() {
                     let values = isa.q8_0(bytes, q, d);

@@ -35,7 +35,7 @@ use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
 
 use super::super::detect::Avx2;
 use super::Product;
-use super::outputs::Outputs;
+use crate::team::Outputs;
 
 /// 32 bytes: the codes of a block, or 32 activations.
 pub(super) type Lane = [u8; 32];

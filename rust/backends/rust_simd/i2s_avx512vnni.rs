@@ -18,10 +18,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx512Vnni;
-use super::outputs::Outputs;
 use super::panel_avx512vnni::{self as panel, LANES, Panel, Quad, ROWS, load, load_i8};
 use super::{Product, i2s_avx2};
 use crate::bitnet::formats::Weights;
+use crate::team::Outputs;
 
 use i2s_avx2::{BLOCK, Lane};
 

@@ -15,10 +15,10 @@ use super::Product;
 use super::i2s_avx2::{
     self, BLOCK, Groups, Lane, add_lanes, groups, lanes_of, load, load_i8, prefetch, reload, sum_lanes,
 };
-use super::outputs::Outputs;
 use super::panel_avxvnni;
 use super::tl_avx2::{Panel, Quad, store};
 use crate::bitnet::formats::Weights;
+use crate::team::Outputs;
 
 /// Activation rows up to which unpacking to a panel costs more than it gives.
 const MAX_GEMV_ROWS: usize = 5;

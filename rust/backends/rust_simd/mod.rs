@@ -5,6 +5,10 @@
 //! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`]. An instruction set is an [`Isa`],
 //! and takes from a narrower one whatever it does not do better.
 
+pub(super) mod ceilings;
+mod ceilings_avx2;
+mod ceilings_avx512vnni;
+mod ceilings_avxvnni;
 mod float;
 mod float_avx2;
 mod float_avx512;
@@ -14,7 +18,7 @@ mod i2s_avxvnni;
 mod i2s_pack_avx2;
 mod isa;
 mod linear;
-mod outputs;
+
 mod panel_avx512vnni;
 mod panel_avxvnni;
 mod quantize_avx2;
@@ -26,7 +30,7 @@ mod tl_pack_avx2;
 mod vector_avx2;
 
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
-use crate::team;
+use crate::team::{self, Outputs};
 
 use super::detect::{Avx2, Avx512Vnni, AvxVnni};
 use super::{
@@ -36,7 +40,7 @@ use super::{
 use crate::bitnet::model::FloatMatrix;
 use isa::Isa;
 use linear::Linear;
-use outputs::Outputs;
+
 use quantize_avx2::Ternary;
 
 /// Prepared rows of weights of one format on one instruction set: exact int32 products and nothing else. What is

@@ -16,8 +16,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::outputs::Outputs;
 use super::tl_avx2;
+use crate::team::Outputs;
 
 /// Weight rows of a panel.
 pub(super) const ROWS: usize = 64;

@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::outputs::Outputs;
 use super::tl_avx2::{Quad, load};
+use crate::team::Outputs;
 
 /// Activation rows of a tile.
 const TILE: usize = 6;

@@ -16,13 +16,13 @@ use std::ops::Range;
 
 use super::super::detect::Avx2;
 use super::Product;
-use super::outputs::Outputs;
 use super::tl_avx2::{
     self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes,
     load, nibbles,
 };
 use super::tl_avx512;
 use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
+use crate::team::Outputs;
 
 /// Tables of one step: for the first and the second pair of the quads h and l, each for both lanes.
 type Tables = [[Table; 2]; 2];

@@ -22,13 +22,13 @@ use std::ops::Range;
 
 use super::super::detect::Avx2;
 use super::Product;
-use super::outputs::Outputs;
 use super::tl_avx2::{
     self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS,
     Table, add_words, both_lanes, join, lanes, load, nibbles,
 };
 use super::tl_avx512::{self, SignedTable};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
+use crate::team::Outputs;
 
 /// Tables of the eight triples or pairs that one unit takes.
 type Tables = [Table; 8];

@@ -17,9 +17,9 @@
 use std::arch::x86_64::*;
 
 use super::super::detect::{Avx512Vnni, AvxVnni};
-use super::outputs::Outputs;
 use super::{panel_avx512vnni, panel_avxvnni};
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
+use crate::team::Outputs;
 
 /// Activation rows that are looked up together: their byte sums and what they share fill the registers.
 pub(super) const LOOKUP_ROWS: usize = 4;

@@ -336,6 +336,7 @@ fn document(
         rules: answers,
         agreement: AgreementSummary::default(),
         accuracy: Vec::new(),
+        efficiencies: Vec::new(),
         validation,
         power: None,
         suggestions: Vec::new(),

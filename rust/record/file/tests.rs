@@ -97,6 +97,7 @@ pub(in crate::record) fn built() -> Recording {
             ..Fingerprint::default()
         },
         ceilings: BTreeMap::new(),
+        ceiling_setting: None,
         launches: vec![Launch {
             index: 0,
             started: created,

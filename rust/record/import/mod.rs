@@ -412,6 +412,7 @@ fn blank(source: Source, options: &ImportOptions, created: Timestamp, first: &Fo
         },
         fingerprint: first.fingerprint.clone(),
         ceilings: BTreeMap::new(),
+        ceiling_setting: None,
         launches: Vec::new(),
         series: Vec::new(),
         agreements: Vec::new(),

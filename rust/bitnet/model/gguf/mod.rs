@@ -35,6 +35,7 @@ use super::map::Map;
 use crate::bitnet::formats::{Layout, Weights};
 use reader::Parsed;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -127,9 +128,13 @@ impl<'a> Gguf<'a> {
 
     /// The bytes of a tensor of this file, without padding. Empty for an info of another file that does not fit.
     pub fn tensor_bytes(&self, info: &TensorInfo) -> &[u8] {
-        let start = self.parsed.data_start.checked_add(info.offset);
-        let range = start.and_then(|start| Some(start as usize..start.checked_add(info.n_bytes)? as usize));
-        range.and_then(|range| self.bytes().get(range)).unwrap_or(&[])
+        self.tensor_range(info).and_then(|range| self.bytes().get(range)).unwrap_or(&[])
+    }
+
+    /// Where in the file those bytes stand; `None` for an info of another file whose numbers overflow.
+    pub fn tensor_range(&self, info: &TensorInfo) -> Option<Range<usize>> {
+        let start = self.parsed.data_start.checked_add(info.offset)?;
+        Some(start as usize..start.checked_add(info.n_bytes)? as usize)
     }
 
     /// A ternary tensor with its layout. Tile parameters are not in the file: TL1 and TL2 take those that the public

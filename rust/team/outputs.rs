@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// A slice of which several threads write disjoint parts.
 #[derive(Clone, Copy)]
-pub(super) struct Shared<'a, T> {
+struct Shared<'a, T> {
     first: *mut T,
     len: usize,
     borrowed: PhantomData<&'a mut [T]>,
@@ -17,8 +17,7 @@ unsafe impl<T: Send> Send for Shared<'_, T> {}
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
-    /// All of `slice`.
-    pub fn new(slice: &'a mut [T]) -> Self {
+    fn new(slice: &'a mut [T]) -> Self {
         Self { first: slice.as_mut_ptr(), len: slice.len(), borrowed: PhantomData }
     }
 
@@ -26,15 +25,44 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Safety
     /// While they are borrowed nobody else reads or writes any of them.
-    pub unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
+    unsafe fn part(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: within the slice that was borrowed for 'a, and the caller's alone.
         unsafe { std::slice::from_raw_parts_mut(self.first.add(range.start), range.len()) }
     }
 }
 
+/// A matrix `[n, width]` whose columns are divided into parts.
+pub struct Divided<'a, T> {
+    all: Shared<'a, T>,
+    width: usize,
+    ends: &'a [usize],
+}
+
+impl<'a, T: Copy> Divided<'a, T> {
+    /// Part i has the columns before `ends[i]` that the parts before it have not.
+    ///
+    /// # Panics
+    /// Where the ends do not ascend, or lie beyond `width`.
+    pub fn new(matrix: &'a mut [T], width: usize, ends: &'a [usize]) -> Self {
+        assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end <= width));
+        Self { all: Shared::new(matrix), width, ends }
+    }
+
+    pub(super) fn n_parts(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// # Safety
+    /// While it is borrowed nobody else has this part.
+    pub(super) unsafe fn part(&self, index: usize) -> Outputs<'a, T> {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Outputs { all: self.all, stride: self.width, rows: start..self.ends[index] }
+    }
+}
+
 /// `[n, rows]` results: some of the rows of each of `n` results that are `stride` elements apart.
-pub(super) struct Outputs<'a, T> {
+pub struct Outputs<'a, T> {
     all: Shared<'a, T>,
     stride: usize,
     rows: Range<usize>,
@@ -42,19 +70,13 @@ pub(super) struct Outputs<'a, T> {
 
 impl<'a, T> Outputs<'a, T> {
     /// All `rows` of every result.
-    #[cfg(test)]
     pub fn whole(out: &'a mut [T], rows: usize) -> Self {
         Self { all: Shared::new(out), stride: rows, rows: 0..rows }
     }
 
-    /// The rows `rows` of results of `stride` each.
-    ///
-    /// # Safety
-    /// While they are borrowed nobody else reads or writes these rows of any result.
-    pub unsafe fn part(all: Shared<'a, T>, stride: usize, rows: Range<usize>) -> Self {
-        // Whether a result lies within the slice is looked at when it is lent out.
-        assert!(rows.end <= stride);
-        Self { all, stride, rows }
+    /// How many rows of each result.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
     }
 
     /// The rows of result `index`.
@@ -73,14 +95,13 @@ mod tests {
     #[test]
     fn parts_are_rows_of_every_result() {
         let mut all = [0; 3 * 5];
-        let shared = Shared::new(&mut all);
-        // SAFETY: the parts are disjoint.
-        let (mut left, mut right) =
-            unsafe { (Outputs::part(shared, 5, 0..2), Outputs::part(shared, 5, 2..5)) };
+        let divided = Divided::new(&mut all, 5, &[2, 5]);
+        // SAFETY: the parts are disjoint, and each is taken once.
+        let (mut left, mut right) = unsafe { (divided.part(0), divided.part(1)) };
         for index in 0..3 {
             left.of(index).fill(1);
             right.of(index).fill(2);
-            assert_eq!((left.of(index).len(), right.of(index).len()), (2, 3));
+            assert_eq!((left.rows(), right.rows()), (2, 3));
         }
         assert_eq!(all, [1, 1, 2, 2, 2].repeat(3)[..]);
         Outputs::whole(&mut all, 5).of(1).fill(7);
@@ -90,8 +111,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "range.end <= self.len")]
     fn nothing_beyond_the_end() {
-        let mut all = [0; 4];
-        // SAFETY: the only part; it is refused.
-        unsafe { Shared::new(&mut all).part(2..5) };
+        Outputs::whole(&mut [0; 4], 4).of(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "ends.is_sorted()")]
+    fn parts_do_not_overlap() {
+        Divided::new(&mut [0; 4], 4, &[3, 2, 4]);
     }
 }
