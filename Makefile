@@ -73,8 +73,9 @@ bindings: $(VENV)/tools
 	cp "$$(ls -t target/debug/build/bitnet-perfgate-*/out/bindings.rs | head -1)" rust/backends/contract/bindings.rs
 
 # Long campaigns that CI leaves out: every shape, batch and format of the catalogue, agreement only; the HTML page in
-# a browser (needs chromium).
+# a browser (needs chromium); the C++ tests for aarch64 (needs a cross compiler and qemu, which `make -C cpp neon` names).
 deep: $(VENV)/installed $(VENV)/tools
+	$(MAKE) -C cpp neon
 	$(BIN)/python -m pytest -m deep
 	$(BIN)/python -m bitnet_perfgate crossval --full
 	BITNET_FUZZ_ROUNDS=200000 $(CARGO) test --locked --release --test hostile_gguf

@@ -59,9 +59,11 @@ mod ffi {
     /// The reference is optimised in every cargo profile; contraction would change its results.
     const FLAGS: [&str; 4] = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"];
     /// Files whose name ends so are compiled for that instruction set and called only after detection.
-    const ISAS: [(&str, &str); 2] = [
+    const ISAS: [(&str, &str); 4] = [
         ("_avx2.cpp", "-mavx2 -mfma -mf16c"),
         ("_avx512vnni.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"),
+        ("_neon.cpp", "-march=armv8-a"),
+        ("_neondotprod.cpp", "-march=armv8.2-a+dotprod"),
     ];
 
     pub fn compile_reference(revision: &str) {
@@ -69,15 +71,14 @@ mod ffi {
         let sources = files_in("cpp/src");
         let program = base().get_compiler().path().to_string_lossy().into_owned();
         let version = output(&program, &["-dumpfullversion", "-dumpversion"]);
-        let of_isas = ISAS.map(|(suffix, flags)| format!("{suffix}: {flags}")).join("; ");
-        let flags = format!("{} ({of_isas})", FLAGS.join(" "));
+        let flags = FLAGS.join(" ") + &ISAS.map(|(suffix, flags)| format!("; {suffix}: {flags}")).concat();
         let source_hash = hash(&[&sources[..], &[HEADER.into()]].concat(), &[&flags, &program, &version]);
         let (mut build, mut plain) = (base(), sources);
         plain.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
-        let x86_64 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+        let target = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
         for (suffix, flags) in ISAS {
             let own: Vec<_> = plain.extract_if(.., |path| path.to_string_lossy().ends_with(suffix)).collect();
-            if x86_64 {
+            if target == if suffix.contains("avx") { "x86_64" } else { "aarch64" } {
                 build.objects(base().flags(flags.split(' ')).files(own).compile_intermediates());
             }
         }

@@ -27,6 +27,15 @@
 #else
 #define BNB_X86_64 0
 #endif
+#if defined(__aarch64__)
+#define BNB_AARCH64 1
+#else
+#define BNB_AARCH64 0
+#endif
+#if BNB_AARCH64 && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 // The build says what it did; a build that says nothing is described by the compiler's own macros.
 #ifndef BNB_COMPILER
@@ -350,6 +359,39 @@ bnb_status avx512vnni_available(const char **why) noexcept {
     return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
 }
 
+bnb_status neon_available(const char **why) noexcept {
+#if BNB_AARCH64 && defined(__linux__)
+    const char *missing = (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0 ? "" : "this CPU has no NEON";
+#elif BNB_AARCH64
+    const char *missing = "";
+#else
+    const char *missing = "NEON needs an AArch64 CPU";
+#endif
+    if (why != nullptr) {
+        *why = missing;
+    }
+    return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
+}
+
+bnb_status neondotprod_available(const char **why) noexcept {
+    const bnb_status status = neon_available(why);
+    if (status != BNB_OK) {
+        return status;
+    }
+    const char *missing = "";
+#if BNB_AARCH64 && defined(__linux__)
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) == 0) {
+        missing = "this CPU has no SDOT";
+    }
+#elif BNB_AARCH64
+    missing = "SDOT is looked for on Linux only";
+#endif
+    if (why != nullptr) {
+        *why = missing;
+    }
+    return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
+}
+
 constexpr Kernels kPortable = {
     bnb::max_abs_bits_portable,    bnb::quantize_row_portable, bnb::ternarize_absmean_portable,
     bnb::ternarize_signs_portable, bnb::dequantize_portable,   bnb::scale_dots_portable,
@@ -379,6 +421,31 @@ constexpr const FloatKernels &kAvx2Floats = bnb::kFloatAvx2;
 constexpr const Kernels &kAvx2 = kPortable; // named, but never available
 constexpr const Kernels &kAvx512Vnni = kPortable;
 constexpr const FloatKernels &kAvx2Floats = bnb::kFloatPortable;
+#endif
+
+#if BNB_AARCH64
+// Packing and unpacking tiles of TL1 and TL2, done once for a matrix, is left to the portable loops.
+constexpr Kernels kNeon = {
+    bnb::max_abs_bits_neon,       bnb::quantize_row_neon, bnb::ternarize_absmean_neon,
+    bnb::ternarize_signs_neon,    bnb::dequantize_neon,   bnb::scale_dots_neon,
+    bnb::pack_i2s_neon,           bnb::unpack_i2s_neon,   bnb::pack_tl_tile_portable,
+    bnb::unpack_tl_tile_portable, bnb::make_i2s_neon,     bnb::make_tl1_neon,
+    bnb::make_tl2_neon,
+};
+
+// SDOT serves I2_S; a look-up multiplies nothing.
+constexpr Kernels kNeonDotprod = {
+    bnb::max_abs_bits_neon,       bnb::quantize_row_neon,    bnb::ternarize_absmean_neon,
+    bnb::ternarize_signs_neon,    bnb::dequantize_neon,      bnb::scale_dots_neon,
+    bnb::pack_i2s_neon,           bnb::unpack_i2s_neon,      bnb::pack_tl_tile_portable,
+    bnb::unpack_tl_tile_portable, bnb::make_i2s_neondotprod, bnb::make_tl1_neon,
+    bnb::make_tl2_neon,
+};
+constexpr const FloatKernels &kNeonFloats = bnb::kFloatNeon;
+#else
+constexpr const Kernels &kNeon = kPortable; // named, but never available
+constexpr const Kernels &kNeonDotprod = kPortable;
+constexpr const FloatKernels &kNeonFloats = bnb::kFloatPortable;
 #endif
 
 constexpr bnb_build_info kBuildInfo = {BNB_COMPILER,  BNB_COMPILER_VERSION, BNB_FLAGS,
@@ -433,6 +500,8 @@ constexpr bnb_api kBackends[] = {
     api<kPortable, bnb::kFloatPortable>("cpp-portable", "portable", portable_available),
     api<kAvx2, kAvx2Floats>("cpp-avx2", "avx2", avx2_available),
     api<kAvx512Vnni, kAvx2Floats>("cpp-avx512vnni", "avx512vnni", avx512vnni_available),
+    api<kNeon, kNeonFloats>("cpp-neon", "neon", neon_available),
+    api<kNeonDotprod, kNeonFloats>("cpp-neondotprod", "neondotprod", neondotprod_available),
 };
 
 } // namespace

@@ -58,6 +58,7 @@ struct FloatKernels {
 
 extern const FloatKernels kFloatPortable;
 extern const FloatKernels kFloatAvx2; // needs AVX2, FMA and F16C
+extern const FloatKernels kFloatNeon; // needs AArch64
 
 // Bytes of a row of `cols` values; 0 for a type that is no float or a row that is no whole number of blocks.
 size_t float_row_bytes(uint32_t type, size_t cols);

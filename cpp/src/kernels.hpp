@@ -56,4 +56,13 @@ void scale_dots_avx2(const int32_t *dots, size_t n, float activation_scale, floa
 void pack_i2s_avx2(const int8_t *codes, size_t blocks, uint8_t *dst);
 bool unpack_i2s_avx2(const uint8_t *bytes, size_t blocks, int8_t *codes);
 
+uint32_t max_abs_bits_neon(const float *x, size_t n);
+int32_t quantize_row_neon(const float *x, size_t n, float scale, int8_t *q);
+void ternarize_absmean_neon(const float *w, size_t n, float inverse, int8_t *codes);
+void ternarize_signs_neon(const float *w, size_t n, int8_t *codes);
+void dequantize_neon(const int8_t *codes, size_t n, float scale, float *dst);
+void scale_dots_neon(const int32_t *dots, size_t n, float activation_scale, float weight_scale, float *y);
+void pack_i2s_neon(const int8_t *codes, size_t blocks, uint8_t *dst);
+bool unpack_i2s_neon(const uint8_t *bytes, size_t blocks, int8_t *codes);
+
 } // namespace bnb

@@ -43,5 +43,9 @@ bnb_status make_tl2_avx2(const bnb_weights &weights, size_t n_max, Product **pro
 bnb_status make_i2s_avx512vnni(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_tl1_avx512vnni(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_tl2_avx512vnni(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_i2s_neon(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_tl1_neon(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_tl2_neon(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_i2s_neondotprod(const bnb_weights &weights, size_t n_max, Product **product);
 
 } // namespace bnb

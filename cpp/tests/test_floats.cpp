@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backends.hpp"
 #include "bitnet_backend.h"
 #include "check.hpp"
 #include "naive_model.hpp"
@@ -218,17 +219,17 @@ void test_bad_arguments(const bnb_api &api) {
 } // namespace
 
 int main() {
-    for (uint32_t index = 0; const bnb_api *api = bitnet_cpp_reference(index); ++index) {
-        if (api->available(nullptr) != BNB_OK) {
-            std::printf("skipped %s\n", api->name);
-            continue;
-        }
+    std::vector<std::string> tested;
+    for (const bnb_api *api : available_backends()) {
         test_products(*api);
         test_corners(*api);
         test_non_finite(*api);
         test_bad_arguments(*api);
         api->quiesce();
+        tested.push_back(api->name);
     }
+    context = "enumeration";
+    CHECK(all_backends_tested(tested));
     std::printf("floats: %zu passed, %zu failed\n", passed, failed);
     return failed == 0 && passed > 0 ? 0 : 1;
 }
