@@ -153,7 +153,10 @@ def breakdown(
     plot: Plot = None,
     format: options.Format = "human",
 ) -> int:
-    """Say where the time of a model goes, by operation, in one run of our engine."""
+    """Say where the time of a model goes, by operation.
+
+    One run of our engine over a backend's products; no measurement of speed.
+    """
     refuse_plot(plot, (file,))
     found = perfgate.time_breakdown(
         file,

@@ -47,7 +47,7 @@ pub trait VectorLoops: Send + Sync {
     /// Rounds to float16.
     fn to_f16(&self, x: &[f32], y: &mut [f16]);
     /// float16 to float32, exactly.
-    fn from_f16(&self, x: &[f16], y: &mut [f32]);
+    fn widen_f16(&self, x: &[f16], y: &mut [f32]);
     /// `scores[t] = dot(keys[t], q) * multiplier`, keys `[scores, q]`.
     fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]);
     /// The same with keys in float16.
@@ -157,8 +157,8 @@ impl VectorLoops for Portable {
         to_f16::<Self>(x, y);
     }
 
-    fn from_f16(&self, x: &[f16], y: &mut [f32]) {
-        from_f16::<Self>(x, y);
+    fn widen_f16(&self, x: &[f16], y: &mut [f32]) {
+        widen_f16::<Self>(x, y);
     }
 
     fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
@@ -311,7 +311,7 @@ pub(super) fn round_to_f16<H: Halves>(x: &mut [f32]) {
 }
 
 #[inline(always)]
-pub(super) fn from_f16<H: Halves>(x: &[f16], y: &mut [f32]) {
+pub(super) fn widen_f16<H: Halves>(x: &[f16], y: &mut [f32]) {
     let ((from, from_rest), (to, to_rest)) = (x.as_chunks::<8>(), y.as_chunks_mut::<8>());
     from.iter().zip(to).for_each(|(x, y)| *y = H::widen(x));
     from_rest.iter().zip(to_rest).for_each(|(x, y)| *y = x.to_f32());

@@ -78,7 +78,7 @@ impl Cache {
             }
             Kept::F16 { k, v } => {
                 for (kept, wide) in [k, v].into_iter().zip(&mut *widened) {
-                    tools.loops.from_f16(&kept[start..start + n], &mut wide[..n]);
+                    tools.loops.widen_f16(&kept[start..start + n], &mut wide[..n]);
                 }
                 Head::F32(&widened[0][..n], &widened[1][..n])
             }

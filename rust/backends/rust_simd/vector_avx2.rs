@@ -83,7 +83,7 @@ compiled! {
     rotate_neighbours = vector::rotate_neighbours; (angles: &[f32], head: &mut [f32]),
     round_to_f16 = vector::round_to_f16::<Avx2>; (x: &mut [f32]),
     to_f16 = vector::to_f16::<Avx2>; (x: &[f32], y: &mut [f16]),
-    from_f16 = vector::from_f16::<Avx2>; (x: &[f16], y: &mut [f32]),
+    widen_f16 = vector::widen_f16::<Avx2>; (x: &[f16], y: &mut [f32]),
     scores_f32 = vector::scores_f32; (keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]),
     scores_f16 = vector::scores_f16::<Avx2>; (keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]),
     softmax = vector::softmax; (scores: &mut [f32]),
