@@ -38,6 +38,7 @@ from bitnet_perfgate.imports import compare_imported, import_results
 from bitnet_perfgate.machine import backends, doctor, workloads
 from bitnet_perfgate.magics import load_ipython_extension
 from bitnet_perfgate.models import generate, identify, make_model, model_info, time_breakdown, trace
+from bitnet_perfgate.progress_bar import ProgressBar
 from bitnet_perfgate.regression import (
     accept_baseline,
     compare,
@@ -63,6 +64,7 @@ __all__ = [
     "InputError",
     "Model",
     "PackedWeights",
+    "ProgressBar",
     "Recording",
     "Report",
     "Result",
