@@ -782,7 +782,7 @@ fn efficiency_may_not_fall_by_a_class() {
                 r.ceilings.remove(READ);
             },
             Some(Answer::Neutral),
-            "2 products have no efficiency today; first matmul/i2_s/2560x2560/b1/t1/hot: no ceiling l2_read_t1",
+            "2 products have no efficiency to compare; first matmul/i2_s/2560x2560/b1/t1/hot: no ceiling l2_read_t1",
         ),
         (
             "the peak is missing today",
@@ -807,8 +807,29 @@ fn efficiency_may_not_fall_by_a_class() {
         (
             "no ceilings today",
             |r, _| r.ceilings.clear(),
+            Some(Answer::Neutral),
+            "the accepted recordings hold ceilings of the machine, and this one none",
+        ),
+        (
+            "no ceilings ever",
+            |r, s| {
+                r.ceilings.clear();
+                s.iter_mut().for_each(|s| s.ceilings.clear());
+            },
             None,
             "skipped: this recording holds no measured ceilings",
+        ),
+        (
+            "the kernel remembers its answer",
+            |r, _| of_backend(r, SUBJECT, |_| 1),
+            Some(Answer::Neutral),
+            "it did not read its weights, or that ceiling is wrong",
+        ),
+        (
+            "a ceiling that is nonsense",
+            |r, _| *r.ceilings.get_mut("int8_dot_avx2_t1_gop_per_s").unwrap() = 1e-300,
+            Some(Answer::Neutral),
+            "it did not do the work, or that ceiling is wrong",
         ),
         (
             "no ceilings then",
@@ -819,8 +840,8 @@ fn efficiency_may_not_fall_by_a_class() {
         (
             "ceilings in too few accepted recordings",
             |_, s| s[..2].iter_mut().for_each(|s| s.ceilings.clear()),
-            None,
-            "skipped: no product has ceilings and times in 3 accepted recordings",
+            Some(Answer::Neutral),
+            "2 products have no efficiency to compare; first matmul/i2_s/2560x2560/b1/t1/hot: in 2 of 4 accepted",
         ),
         (
             "another machine",

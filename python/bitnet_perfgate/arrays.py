@@ -11,6 +11,9 @@ numpy is an extra, ``pip install bitnet-perfgate[numpy]``, and loaded by the fir
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,12 +70,17 @@ class PackedWeights:
     def __post_init__(self) -> None:
         """Checks what the fields say against each other."""
         rows, cols = _sides(self.shape)
-        _, _, tile = _core.layout(self.format, (rows, cols), self.tile)
+        with _named_errors(format=self.format, tile=self.tile):
+            _, _, tile = _core.layout(self.format, (rows, cols), self.tile)
         held = _array("bytes", self.bytes, "uint8", ("[n_bytes]",)).view()
         held.flags.writeable = False
         for name, value in (("shape", (rows, cols)), ("bytes", held), ("tile", tile and Tile(*tile))):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "scale", _core.packed_scale(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made, and checked, as any other: read-only, with the scale that its bytes hold."""
+        return PackedWeights, (self.format, self.shape, self.bytes, self.tile)
 
     def __repr__(self) -> str:
         """Format, sides, scale and size."""
@@ -124,7 +132,8 @@ def quantize(
     """
     array = _array("weights", weights, "float32", ("[rows, cols]",))
     packed, tile = _room(format, array.shape, tile)
-    _core.quantize_weights(array, packed, format, rule, tile, backend)
+    with _named_errors(rule=rule, backend=backend):
+        _core.quantize_weights(array, packed, format, rule, tile, backend)
     return PackedWeights(format, array.shape, packed, tile)
 
 
@@ -158,7 +167,10 @@ def pack(
     """
     array = _array("codes", codes, "int8", ("[rows, cols]",))
     packed, tile = _room(format, array.shape, tile)
-    _core.pack(array, packed, format, scale, tile)
+    if scale != 0 and numpy_module().float32(scale) == 0:
+        raise _core.InputError(f"scale is {scale}: too small for float32, every weight would be 0")
+    with _named_errors(scale=scale):
+        _core.pack(array, packed, format, scale, tile)
     return PackedWeights(format, array.shape, packed, tile)
 
 
@@ -236,7 +248,8 @@ def matmul(
     matrix = array.reshape(-1, cols)
     out: Any = _empty((len(matrix), rows), "int32" if dtype == "int8" else "float32")
     product: Any = _core.matmul_i8_i32 if dtype == "int8" else _core.linear_f32_f32
-    product(weights, matrix, out, backend, threads)
+    with _named_errors(threads=threads, backend=backend):
+        product(weights, matrix, out, backend, threads)
     products: NDArray[np.int32] | NDArray[np.float32] = out.reshape(*array.shape[:-1], rows)
     return products
 
@@ -278,7 +291,7 @@ def _packed(weights: object) -> PackedWeights:
 
 def _sides(shape: object) -> tuple[int, int]:
     try:
-        rows, cols = map(int, shape)  # type: ignore[call-overload]
+        rows, cols = map(operator.index, shape)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         raise _core.InputError(f"shape is {shape!r}, expected (rows, cols)") from None
     if rows < 1 or cols < 1:
@@ -288,8 +301,21 @@ def _sides(shape: object) -> tuple[int, int]:
 
 def _room(format: str, shape: tuple[int, int], tile: Tile | None) -> tuple[Any, Tile | None]:
     """An array for the packed bytes of that layout, and its tile."""
-    packed_bytes, _, chosen = _core.layout(format, shape, tile)
+    with _named_errors(format=format, tile=tile):
+        packed_bytes, _, chosen = _core.layout(format, shape, tile)
     return _empty((packed_bytes,), "uint8"), chosen and Tile(*chosen)
+
+
+@contextmanager
+def _named_errors(**arguments: object) -> Iterator[None]:
+    """A value that the core cannot take at all is an input error like any other."""
+    try:
+        yield
+    except _core.InputError:
+        raise
+    except (OverflowError, TypeError, ValueError) as error:
+        found = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise _core.InputError(f"{found}: {error}") from error
 
 
 def _empty(shape: tuple[int, ...], dtype: str) -> Any:

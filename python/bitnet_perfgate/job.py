@@ -72,12 +72,12 @@ def shown(result: gate.Result, format: str, saved: Sequence[str], verbosity: int
     return reports.report(result, format=format)
 
 
-def refuse_to_replace(document: Path, inputs: Sequence[Path]) -> None:
+def refuse_to_replace(document: Path, inputs: Sequence[Path], option: str = "--output") -> None:
     """Raises `FileError` if ``document`` is one of the ``inputs``, under whatever name."""
     for path in inputs:
         if document.exists() and path.exists() and document.samefile(path):
             raise gate.FileError(
-                f"{document}: will not write it: it is the input {path}; name another --output"
+                f"{document}: will not write it: it is the input {path}; name another {option}"
             )
 
 

@@ -177,8 +177,10 @@ def breakdown(
 def refuse_plot(plot: Path | None, inputs: Sequence[Path]) -> None:
     """Finds out before the work whether the picture can be written, and replaces none of the inputs."""
     if plot is not None:
+        if plot.suffix != ".png":
+            raise perfgate.InputError(f"--plot {plot}: a PNG is written, expected a name that ends with .png")
         check_writable(plot)
-        refuse_to_replace(plot, inputs)
+        refuse_to_replace(plot, inputs, "--plot")
 
 
 def save_plot(plot: Path | None, drawn: Callable[[], Figure]) -> None:

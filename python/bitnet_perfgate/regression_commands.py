@@ -207,6 +207,10 @@ def compare(
         )
     if (trial or many) and format not in ("human", "json"):
         raise perfgate.InputError(f"--format {format}: samples measured elsewhere have human and json only")
+    if output and (trial or many or recordings):
+        raise perfgate.InputError(
+            f"--output {output}: nothing is measured here; redirect --format json instead"
+        )
     if (pair or same_machine) and not recordings:
         raise perfgate.InputError("--map and --same-machine: expected imported recordings")
     if trial:

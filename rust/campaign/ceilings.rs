@@ -54,7 +54,13 @@ pub fn measure_ceilings(threads: &[usize], pin: Option<&Pin>) -> Ceilings {
     for &threads in threads {
         let free = pin.filter(|_| threads > 1).map(Pin::lifted);
         let team = team(threads);
-        for (name, rate) in machine.rates(threads, team.as_ref().map_err(String::as_str)) {
+        let mut rates = machine.rates(threads, team.as_ref().map_err(String::as_str));
+        if threads > 1 && !scaled(&rates, threads as u32, &found) {
+            let why =
+                format!("{threads} threads computed no more than one: they did not run at the same time");
+            rates.iter_mut().filter(|(_, rate)| rate.is_ok()).for_each(|(_, rate)| *rate = Err(why.clone()));
+        }
+        for (name, rate) in rates {
             match rate {
                 Ok(rate) => drop(found.values.insert(name, rate)),
                 Err(why) => found.absent.push((name, why)),
@@ -66,6 +72,20 @@ pub fn measure_ceilings(threads: &[usize], pin: Option<&Pin>) -> Ceilings {
     let Machine { caches, .. } = machine;
     found.setting = CeilingSetting { repetitions: measure::REPETITIONS, caches, ..CeilingSetting::default() };
     found
+}
+
+/// More arithmetic than one thread's, as a ratio, is what several threads do at least.
+const LEAST_SCALING: f64 = 1.2;
+
+/// Whether any arithmetic became faster by more threads; also where there is nothing to compare.
+fn scaled(rates: &[(String, Rate)], threads: u32, found: &Ceilings) -> bool {
+    let of = |name: &str| {
+        let many = rates.iter().find(|(known, _)| *known == arithmetic_name(name, threads));
+        Some((many?.1.as_ref().ok()?, found.values.get(&arithmetic_name(name, 1))?))
+    };
+    let mut ratios =
+        ceilings::arithmetic().into_iter().filter_map(|one| of(one.name).map(|(n, one)| n / one)).peekable();
+    ratios.peek().is_none() || ratios.any(|ratio| ratio >= LEAST_SCALING)
 }
 
 /// Threads that run at the same time.
@@ -210,6 +230,19 @@ mod tests {
         // Eight threads have 512 KB of it each, as much as in the level before it.
         assert_eq!(of(&[32, 512, 4096], 8), [Some(16), Some(128), None]);
         assert_eq!(of(&[4], 1), [None], "less than a page");
+    }
+
+    #[test]
+    fn threads_that_took_turns_are_found_out() {
+        let name = |threads| arithmetic_name("f32_fma_portable", threads);
+        let mut found = Ceilings::default();
+        let rates = |rate: f64| vec![(name(2), Ok(rate)), (bandwidth_name(None, 2), Ok(1.0))];
+        assert!(scaled(&rates(10.0), 2, &found), "nothing to compare with");
+        found.values.insert(name(1), 10.0);
+        for (rate, expected) in [(10.1, false), (11.9, false), (12.1, true), (20.0, true)] {
+            assert_eq!(scaled(&rates(rate), 2, &found), expected, "{rate}");
+        }
+        assert!(scaled(&[(name(2), Err("disturbed".into()))], 2, &found));
     }
 
     /// Complete or named, positive and finite: everything that does not depend on how fast or how busy this machine is.

@@ -96,7 +96,10 @@ pub enum SelectionError {
 }
 
 fn asked(wanted: &[String]) -> String {
-    if wanted.is_empty() { String::new() } else { format!(" among {}", wanted.join(", ")) }
+    if wanted.is_empty() {
+        return "; one without an instruction set of its own (scalar, portable) is timed where --backend names it".into();
+    }
+    format!(" among {}", wanted.join(", "))
 }
 
 impl Selection {
@@ -108,18 +111,25 @@ impl Selection {
         if let Some(builds) = &self.builds {
             return self.cast_of_builds(builds);
         }
-        let mut chosen = if self.backends.is_empty() {
-            backends::all()
-        } else {
-            self.backends.iter().map(|name| backends::by_name(name)).collect::<Result<_, _>>()?
-        };
         let mut outside = load(&self.plugins)?;
         for brought in &self.brought {
             let named = |why| SelectionError::Brought { name: brought.name.clone(), why };
             outside.push(find(brought).map_err(named)?);
         }
-        let names = outside.iter().map(|plugin| plugin.name().to_owned());
-        let requested = self.backends.iter().cloned().chain(names).collect();
+        let names: Vec<String> = outside.iter().map(|plugin| plugin.name().to_owned()).collect();
+        // What was loaded takes part whether it is named once more or not.
+        let built_in: Vec<&String> = self.backends.iter().filter(|name| !names.contains(name)).collect();
+        let by_name = |name: &String| {
+            backends::by_name(name).map_err(|UnknownBackend { name, mut known }| {
+                known.extend(names.iter().cloned());
+                UnknownBackend { name, known }
+            })
+        };
+        let mut chosen: Vec<Arc<dyn Backend>> = match self.backends.is_empty() {
+            true => backends::all(),
+            false => built_in.iter().map(|name| by_name(name)).collect::<Result<_, _>>()?,
+        };
+        let requested = built_in.into_iter().cloned().chain(names.iter().cloned()).collect();
         chosen.extend(outside);
         let cast = Cast::counted_by(self.counter, chosen).requested(requested);
         Ok(if self.skip_cpp { cast.without_cpp() } else { cast })

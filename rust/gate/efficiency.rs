@@ -10,7 +10,9 @@
 //! thread needs to hold its own share). More than 1 is possible: the ceiling was measured in a worse moment, or part of the
 //! weights lay nearer. It is shown as it is.
 //!
-//! The rule: no product of the subject falls by a class since the accepted recordings. A fall within `noise` is none,
+//! The rule, first: nobody is far beyond the ceilings. A product that is, was not computed (remembered, skipped), or the
+//! ceiling is wrong; either way there is no evidence, with accepted recordings or without.
+//! The rule, second: no product of the subject falls by a class since the accepted recordings. A fall within `noise` is none,
 //! whatever the class. Efficiency also falls where the ceiling rose and the kernel stayed: that is undecided, not red.
 
 use super::policy::{EfficiencyPolicy, Policy};
@@ -50,7 +52,9 @@ fn arithmetic_of(workload: &str) -> Option<&'static str> {
 /// The instruction set whose arithmetic a backend has, by its name: `rust-avx2`, `rust-avx2@new`. Plain loops have none:
 /// what a compiler makes of one of them bounds no other.
 fn isa_of<'b>(backend: &'b str, arithmetic: &str) -> Option<&'b str> {
-    let (_, isa) = backend.split('@').next()?.split_once('-')?;
+    // A callable of Python computes with whatever it calls.
+    let (name, origin) = backend.split_once('@').unwrap_or((backend, ""));
+    let (_, isa) = name.split_once('-').filter(|_| origin != "python")?;
     match isa {
         "scalar" | "portable" => None,
         // It adds nothing for floats.
@@ -122,22 +126,39 @@ pub(super) fn rule(
 ) -> RuleAnswer {
     let answer = |verdict, reason: String| RuleAnswer { name: NAME.into(), verdict, reason };
     let skipped = |reason: &str| answer(None, format!("skipped: {reason}"));
+    if let Some(reason) = impossible(recording, policy.efficiency.beyond) {
+        return answer(Some(Answer::Neutral), reason);
+    }
     let Some(subject) = subject.filter(|subject| *subject != roles::ORACLE) else {
         return skipped("no SIMD backend takes part");
     };
     let Baseline::Sessions { sessions, void: None, .. } = baseline else {
         return skipped("no accepted recording to compare efficiency with");
     };
+    let least = policy.baseline.min_sessions;
+    let sessions = &sessions[sessions.len().saturating_sub(policy.baseline.sessions)..];
     if recording.ceilings.is_empty() {
+        if sessions.iter().filter(|session| !session.ceilings.is_empty()).count() >= least {
+            let reason = "the accepted recordings hold ceilings of the machine, and this one none";
+            return answer(Some(Answer::Neutral), reason.into());
+        }
         return skipped("this recording holds no measured ceilings of the machine");
     }
-    let sessions = &sessions[sessions.len().saturating_sub(policy.baseline.sessions)..];
     let (mut found, mut unmeasured, mut uncovered) = (Vec::new(), Vec::new(), 0);
     for planned in products(recording) {
         let then: Vec<Efficiency> =
             sessions.iter().filter_map(|session| efficiency(session, planned, subject).ok()).collect();
-        if then.len() < policy.baseline.min_sessions {
-            uncovered += 1;
+        if then.len() < least {
+            // Some hold it and others lost it: that is no history that is missing, but a ceiling.
+            let timed =
+                sessions.iter().filter(|s| fastest_call_ns(s, &planned.id, subject).is_some()).count();
+            match then.len() {
+                1.. if timed >= least => {
+                    let n = then.len();
+                    unmeasured.push(format!("{}: in {n} of {timed} accepted recordings alone", planned.id));
+                }
+                _ => uncovered += 1,
+            }
             continue;
         }
         match efficiency(recording, planned, subject) {
@@ -146,7 +167,6 @@ pub(super) fn rule(
         }
     }
     if found.is_empty() && unmeasured.is_empty() {
-        let least = policy.baseline.min_sessions;
         return skipped(&format!("no product has ceilings and times in {least} accepted recordings"));
     }
     let rest = if uncovered > 0 { format!("; {uncovered} more have no history") } else { String::new() };
@@ -164,10 +184,57 @@ pub(super) fn rule(
         return answer(Some(Answer::Neutral), reason);
     }
     if let Some(first) = unmeasured.first() {
-        let reason = format!("{} products have no efficiency today; first {first}", unmeasured.len());
+        let reason = format!("{} products have no efficiency to compare; first {first}", unmeasured.len());
         return answer(Some(Answer::Neutral), reason);
     }
     answer(Some(Answer::Pass), format!("{subject} kept its class on {n} of {n} products{rest}"))
+}
+
+/// The first half of the rule alone, for two builds: they have no accepted recordings.
+pub(super) fn plausible(recording: &Recording, policy: &Policy) -> RuleAnswer {
+    let beyond = policy.efficiency.beyond;
+    let (verdict, reason) = match impossible(recording, beyond) {
+        Some(reason) => (Some(Answer::Neutral), reason),
+        None if recording.ceilings.is_empty() => {
+            (None, "skipped: no measured ceilings of the machine".to_owned())
+        }
+        None if products(recording).next().is_none() => (None, "skipped: no product was timed".to_owned()),
+        None => (Some(Answer::Pass), format!("nobody is beyond {beyond} times the measured ceilings")),
+    };
+    RuleAnswer { name: NAME.into(), verdict, reason }
+}
+
+/// Whoever is more than `beyond` times as fast as the ceilings allow, if anybody is: than any cache can be read, or than
+/// the ceiling that binds.
+fn impossible(recording: &Recording, beyond: f64) -> Option<String> {
+    for planned in products(recording) {
+        let suffix = bandwidth_name(None, roles::threads(&planned.id));
+        let of_threads = suffix.trim_start_matches("dram");
+        let rates = recording.ceilings.iter().filter(|(name, _)| name.ends_with(of_threads));
+        let nearest = rates.map(|(_, rate)| *rate).reduce(f64::max);
+        for backend in &recording.plan.backends {
+            let Some(fastest_ns) = fastest_call_ns(recording, &planned.id, &backend.name) else { continue };
+            let rate = planned.work.bytes as f64 / fastest_ns;
+            if let Some(nearest) = nearest.filter(|nearest| rate > beyond * nearest) {
+                return Some(format!(
+                    "{} took {} at {rate:.0} GB/s, and no cache here is read faster than {nearest:.0}: it did not read its weights, or that ceiling is wrong",
+                    backend.name, planned.id
+                ));
+            }
+            if let Ok(found) = efficiency(recording, planned, &backend.name)
+                && found.share > beyond
+            {
+                return Some(format!(
+                    "{} reached {:.1} times {} on {}: it did not do the work, or that ceiling is wrong",
+                    backend.name,
+                    found.share.min(1e3),
+                    found.binds,
+                    planned.id
+                ));
+            }
+        }
+    }
+    None
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

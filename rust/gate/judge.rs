@@ -167,6 +167,9 @@ fn answers(
         answers.push(rules::gpu_ahead(&setting, required_subject(recording, policy)));
         answers.push(rules::memory(recording, baseline, policy));
     }
+    if timed(recording) && revision {
+        answers.push(efficiency::plausible(recording, policy));
+    }
     answers.push(completeness);
     answers
 }

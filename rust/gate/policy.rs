@@ -114,6 +114,8 @@ pub struct EfficiencyPolicy {
     pub classes: Vec<f64>,
     /// A fall by a smaller share of itself is none, whatever the class; 0.1 is 10 %.
     pub noise: f64,
+    /// Who is so many times as fast as the machine's ceilings did not do the work, or they are wrong: no evidence.
+    pub beyond: f64,
 }
 
 impl EfficiencyPolicy {
@@ -188,7 +190,7 @@ impl Default for AccuracyPolicy {
 
 impl Default for EfficiencyPolicy {
     fn default() -> Self {
-        Self { classes: vec![0.2, 0.4, 0.6, 0.8], noise: 0.10 }
+        Self { classes: vec![0.2, 0.4, 0.6, 0.8], noise: 0.10, beyond: 2.5 }
     }
 }
 
@@ -308,7 +310,7 @@ impl Policy {
                 return refuse(&field, &percent, "above 0 and at most 100");
             }
         }
-        let EfficiencyPolicy { classes, noise } = &self.efficiency;
+        let EfficiencyPolicy { classes, noise, beyond } = &self.efficiency;
         let rising = classes.windows(2).all(|pair| pair[0] < pair[1]);
         let shares = classes.iter().all(|begin| *begin > 0.0 && *begin <= 1.0);
         if classes.is_empty() || !rising || !shares {
@@ -316,6 +318,9 @@ impl Policy {
         }
         if !(*noise >= 0.0 && *noise < 1.0) {
             return refuse("efficiency.noise", noise, "at least 0 and below 1");
+        }
+        if !(*beyond > 1.0 && beyond.is_finite()) {
+            return refuse("efficiency.beyond", beyond, "above 1");
         }
         for (field, growth) in
             [("memory.growth", self.memory.growth), ("build_time.growth", self.build_time.growth)]
@@ -406,6 +411,7 @@ mod tests {
             ("[efficiency]\nclasses = [0.4, 0.2]", "efficiency.classes is [0.4, 0.2]"),
             ("[efficiency]\nclasses = [0.0, 0.2]", "efficiency.classes is [0.0, 0.2]"),
             ("[efficiency]\nnoise = 1.0", "efficiency.noise is 1, expected"),
+            ("[efficiency]\nbeyond = 1.0", "efficiency.beyond is 1, expected above 1"),
             ("[memory]\ngrowth = inf", "memory.growth is inf"),
             ("[baseline]\nmin_sessions = 1", "baseline.min_sessions is 1 of 12"),
         ];

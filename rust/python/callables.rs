@@ -210,10 +210,16 @@ fn copied(result: &Bound<'_, PyAny>, shape: [usize; 2], out: &mut [i32]) -> Resu
         _ => {
             let ordered = result.call_method1("copy", ("C",)).and_then(|copy| {
                 let copy: PyReadonlyArray2<'_, i32> = copy.extract()?;
-                out.copy_from_slice(copy.as_slice()?);
-                Ok(())
+                // A subclass may call anything its copy.
+                let same = copy.shape() == shape && copy.is_c_contiguous();
+                if same {
+                    out.copy_from_slice(copy.as_slice()?);
+                }
+                Ok(same)
             });
-            ordered.map_err(|why| described(result.py(), &why))?;
+            if !ordered.map_err(|why| described(result.py(), &why))? {
+                return Err(wrong());
+            }
         }
     }
     Ok(())

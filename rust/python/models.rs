@@ -242,6 +242,10 @@ fn trace(
         let reference = chosen(&known, reference.as_deref(), "cpp-")?;
         let subject = chosen(&known, subject.as_deref(), "rust-")?;
         let file_of_subject = subject_path.as_ref().unwrap_or(&path);
+        if reference.name() == subject.name() && *file_of_subject == path {
+            let name = subject.name();
+            return Err(input_error(format!("{name} on {} is compared with itself", path.display())));
+        }
         let (gguf, subject_gguf) = (opened(&path)?, opened(file_of_subject)?);
         let (config, graph, tensors) = read_model(&gguf).map_err(|why| about(&path, why))?;
         let (_, subject_graph, subject_tensors) =
@@ -255,8 +259,13 @@ fn trace(
         let mut one = engine(reference.as_ref(), &graph, &tensors, &path)?;
         let mut other = engine(subject.as_ref(), &subject_graph, &subject_tensors, file_of_subject)?;
         let calls: Vec<&[u32]> = tokens.chunks(batch).collect();
-        let found = diverge(one.as_mut(), other.as_mut(), &calls, bound)
-            .map_err(|why| about(file_of_subject, why))?;
+        let found = diverge(one.as_mut(), other.as_mut(), &calls, bound).map_err(|why| {
+            // The engine that failed is named, not its file.
+            match *file_of_subject == path {
+                true => about(&path, why),
+                false => input_error(format!("{} or {}: {why}", path.display(), file_of_subject.display())),
+            }
+        })?;
         let mut document = traced(&found, one.as_ref(), other.as_ref());
         document["file"] = json!(path);
         document["subject_file"] = json!(file_of_subject);

@@ -12,7 +12,10 @@ use crate::session::{self, Session, SessionError, Why};
 use crate::workloads::catalog::Profile;
 use pyo3::prelude::*;
 use serde::Deserialize;
+use std::fs::File;
+use std::io::{BufReader, LineWriter};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -320,9 +323,18 @@ fn handed_over(callables: &[Bound<'_, PyAny>]) -> PyResult<Vec<Arc<Callable>>> {
 /// `CallableBackend` of that name. Returns its exit code.
 #[pyfunction]
 fn worker(py: Python<'_>, find: Py<PyAny>) -> PyResult<u8> {
+    let taken = |why: std::io::Error| file_error(format!("the standard streams cannot be taken: {why}"));
+    let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(taken)?);
+    let answers = File::from(std::io::stdout().as_fd().try_clone_to_owned().map_err(taken)?);
+    // From here on the orders and answers have streams of their own: a kernel may print, and reads nothing.
+    let os = py.import("os")?;
+    let nothing = os.call_method1("open", ("/dev/null", os.getattr("O_RDONLY")?))?;
+    os.call_method1("dup2", (&nothing, 0))?;
+    os.call_method1("close", (nothing,))?;
+    os.call_method1("dup2", (2, 1))?;
     guarded(py, || {
-        let input = std::io::BufReader::new(std::io::stdin());
-        Ok(campaign::worker::serve(input, &mut std::io::stdout().lock(), &found_by(&find)))
+        let mut answers = LineWriter::new(answers);
+        Ok(campaign::worker::serve(BufReader::new(orders), &mut answers, &found_by(&find)))
     })
 }
 

@@ -1,6 +1,8 @@
 """Weights and activations as numpy arrays: the real bitnet.cpp's bytes, every backend, what is refused."""
 
+import copy
 import doctest
+import pickle
 import re
 import subprocess
 import sys
@@ -338,3 +340,31 @@ def test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, examples in ((arrays, 20), (gguf, 3), (machine, 1)):
         found = doctest.testmod(module)
         assert (found.attempted, found.failed) == (examples, 0), module
+
+
+def test_a_copy_is_as_read_only_as_what_it_is_a_copy_of() -> None:
+    weights = gate.pack(np.ones((2, 128), np.int8), scale=0.5)
+    for other in (copy.deepcopy(weights), pickle.loads(pickle.dumps(weights))):
+        assert not other.bytes.flags.writeable
+        assert (other.scale, other.shape, other.tile) == (weights.scale, weights.shape, weights.tile)
+        assert (gate.unpack(other) == gate.unpack(weights)).all()
+
+
+def test_values_that_no_number_of_the_core_holds_are_input_errors() -> None:
+    codes = np.ones((2, 128), np.int8)
+    weights = gate.pack(codes)
+    x = np.ones(128, np.float32)
+    for wrong in (
+        lambda: gate.matmul(weights, x, threads=-1),
+        lambda: gate.matmul(weights, x, threads=None),  # type: ignore[arg-type]
+        lambda: gate.pack(codes, "tl1", tile=gate.Tile(-1, 64, 8)),
+        lambda: gate.pack(codes, "tl1", tile=gate.Tile(2**64, 64, 8)),
+        lambda: gate.pack(codes, "tl1", tile=(32,)),  # type: ignore[arg-type]
+        lambda: gate.quantize(codes.astype(np.float32), rule=None),  # type: ignore[arg-type]
+        lambda: gate.quantize(codes.astype(np.float32), format=b"i2_s"),  # type: ignore[arg-type]
+        lambda: gate.PackedWeights("i2_s", (2**70, 128), weights.bytes),
+        lambda: gate.PackedWeights("i2_s", (1.9, 128.7), weights.bytes),  # type: ignore[arg-type]
+        lambda: gate.pack(codes, scale=1e-46),
+    ):
+        with pytest.raises(gate.InputError):
+            wrong()

@@ -167,6 +167,12 @@ def test_where_engines_part_is_drawn(cli: Cli, tmp_path: Path) -> None:
     assert_refused(
         cli("trace", "--model", TINY_MODEL, "--tokens", IDS, "--plot", TINY_MODEL), str(TINY_MODEL)
     )
+    assert_refused(cli("trace", "--model", TINY_MODEL, "--tokens", IDS, "--plot", "map.txt"), ".png")
+    itself = ("--subject", "cpp-portable", "--reference", "cpp-portable")
+    assert_refused(cli("trace", "--model", TINY_MODEL, "--tokens", IDS, *itself), "compared with itself")
+    assert gate.trace(
+        TINY_MODEL, PROMPT, subject="cpp-portable", reference="cpp-portable", subject_model=other
+    )["parted"]
     found = gate.trace(TINY_MODEL, PROMPT, subject_model=other)
     assert "part at ffn_down-1" in found._repr_markdown_()
     assert "<svg" in found._repr_html_()

@@ -98,3 +98,29 @@ def test_what_is_no_plugin_is_refused(cli: Cli, tmp_path: Path) -> None:
     namesake.parent.mkdir()
     namesake.write_bytes(good.read_bytes())
     assert_refused(cli("run", "--plugin", good, "--plugin", namesake), "already loaded")
+
+
+@needs_compiler
+def test_a_kernel_may_print(cli: Cli, tmp_path: Path) -> None:
+    old = "bnb_matmul *made = calloc(1, sizeof *made);"
+    said = 'extern long write(int, const void *, unsigned long); write(1, "loaded tables\\n", 14);'
+    plugin = build_changed(tmp_path, "chatty", old, f"{said} {old}")
+    done = cli("run", "--workload", PRODUCT, "--plugin", plugin, "--output", "o.json", "-q")
+    assert done.returncode in {0, 1, 3}, done.stderr
+    recording = json.loads((tmp_path / "o.json").read_text())
+    rows = [row for row in recording["agreements"] if row["backend"] == "c-my-kernel@libchatty"]
+    assert rows
+    assert all(row["exact"] for row in rows)
+
+
+@needs_compiler
+def test_a_plugin_may_be_named_and_its_name_is_known(cli: Cli, tmp_path: Path) -> None:
+    plugin = build(EXAMPLE, tmp_path / "libnamed.so")
+    chosen = ("--workload", PRODUCT, "--plugin", plugin)
+    named = ("--backend", "c-my-kernel@libnamed", "--backend", "cpp-portable")
+    done = cli("crossval", *chosen, *named, "--format", "json", "--output", "o.json")
+    assert done.returncode == 3, done.stderr
+    recording = json.loads((tmp_path / "o.json").read_text())
+    names = [backend["name"] for backend in recording["plan"]["backends"]]
+    assert names == ["rust-scalar", "cpp-portable", "c-my-kernel@libnamed"]
+    assert_refused(cli("crossval", *chosen, "--backend", "c-other"), "c-other", "c-my-kernel@libnamed")

@@ -75,7 +75,7 @@ fn the_larger_bound_binds_and_the_fastest_call_counts() {
 fn without_its_ceilings_a_product_has_no_efficiency() {
     let id = "matmul/i2_s/1x1/b1/t1/hot";
     type Change = fn(&mut Recording);
-    let table: [(&str, Change, &str); 9] = [
+    let table: [(&str, Change, &str); 10] = [
         (
             "rust-avx2",
             |r| {
@@ -97,6 +97,7 @@ fn without_its_ceilings_a_product_has_no_efficiency() {
         ("rust-scalar", |_| (), "no instruction set of its own"),
         ("cpp-portable", |_| (), "no instruction set of its own"),
         ("c-kernel@libkernel", |_| (), "no ceiling int8_dot_kernel_t1"),
+        ("my-avx2@python", |_| (), "no instruction set of its own"),
     ];
     for (backend, change, words) in table {
         let mut recording = recording(id, backend, 800, 1600);
@@ -111,6 +112,35 @@ fn without_its_ceilings_a_product_has_no_efficiency() {
     for other in ["quantize/i2_s/1x1", "overhead/call", "decode/tiny/i2_s/tg1/t1"] {
         assert_eq!(efficiencies(&recording(other, "rust-avx2", 800, 1600)), [], "{other} is no product");
     }
+}
+
+/// A kernel that remembers its last answer is as fast as no cache is; two builds of it have no other rule that sees it.
+#[test]
+fn who_is_far_beyond_the_ceilings_gives_no_evidence() {
+    let policy = Policy::default();
+    let id = "matmul/i2_s/1x1/b1/t1/hot";
+    // The fastest call took 80 ns, the nearest cache gives 100 GB/s: 20,000 bytes are 2.5 times as fast.
+    for (backend, bytes, answer, words) in [
+        ("c-kernel@new", 19_900, Some(Answer::Pass), "nobody is beyond 2.5 times"),
+        ("c-kernel@new", 20_100, Some(Answer::Neutral), "it did not read its weights"),
+        ("rust-avx2@new", 2100, Some(Answer::Pass), "nobody"),
+    ] {
+        let mut one = recording(id, backend, bytes, 1600);
+        let found = plausible(&one, &policy);
+        assert_eq!(found.verdict, answer, "{backend} {bytes}: {}", found.reason);
+        assert!(found.reason.contains(words), "{}", found.reason);
+        assert_eq!(
+            rule(&one, &Baseline::NotAsked, &policy, None).verdict,
+            answer.filter(|a| *a == Answer::Neutral)
+        );
+        one.ceilings.clear();
+        assert_eq!(plausible(&one, &policy).verdict, None, "no ceilings are no pass");
+    }
+    // Reading is possible, and the arithmetic is not: 80 ns at 400 GOP/s are 32,000 operations.
+    let computed = |ops| plausible(&recording(id, "rust-avx2@new", 800, ops), &policy).verdict;
+    assert_eq!([computed(79_000), computed(81_000)], [Some(Answer::Pass), Some(Answer::Neutral)]);
+    let untimed = recording("quantize/i2_s/1x1", "rust-avx2@new", 20_100, 0);
+    assert_eq!(plausible(&untimed, &policy).verdict, None, "no product is no pass");
 }
 
 #[test]
