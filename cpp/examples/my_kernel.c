@@ -75,11 +75,7 @@ static bnb_status matmul_prepare(const bnb_weights *weights, uint64_t n_max, uin
         matmul_free(made);
         return BNB_OUT_OF_MEMORY;
     }
-    made->bytes = weights->bytes;
-    made->rows = l->rows;
-    made->cols = l->cols;
-    made->n_max = n_max;
-    made->weight_scale = weights->scale;
+    *made = (bnb_matmul){weights->bytes, l->rows, l->cols, n_max, weights->scale, made->codes};
     *handle = made;
     return BNB_OK;
 }
@@ -132,9 +128,7 @@ static bnb_status linear_f32_f32(bnb_matmul *handle, const float *x, uint64_t n_
 }
 
 static void quiesce(void) {} /* no threads */
-
 static const bnb_build_info build = {"cc", __VERSION__, "-O3 -ffp-contract=off", "3", "", ""};
-
 /* What is not named here is NULL: not offered. */
 static const bnb_api api = {.abi_major = BNB_ABI_MAJOR,
                             .abi_minor = BNB_ABI_MINOR,
