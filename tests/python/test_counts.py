@@ -31,9 +31,12 @@ def checked(name: str, document: dict[str, Any]) -> None:
 
 
 # Where it must be shown, a missing counter is a failure.
-@pytest.mark.skipif(
+needs_valgrind = pytest.mark.skipif(
     shutil.which("valgrind") is None and "CI" not in os.environ, reason="valgrind is not installed"
 )
+
+
+@needs_valgrind
 def test_counts_are_recorded_accepted_and_compared_with(cli: Cli, tmp_path: Path) -> None:
     done = cli("run", *SMALL, "--counts", "instructions", "--output", "a.json", "-q")
     recording = json.loads((tmp_path / "a.json").read_text())
@@ -73,9 +76,7 @@ COUNTED = {
 GENEROUS = 1.3
 
 
-@pytest.mark.skipif(
-    shutil.which("valgrind") is None and "CI" not in os.environ, reason="valgrind is not installed"
-)
+@needs_valgrind
 def test_main_kernels_keep_their_optimisations(cli: Cli, tmp_path: Path) -> None:
     chosen = [option for workload in COUNTED for option in ("--workload", workload)]
     sides = ("--backend", "rust-avx2", "--backend", "cpp-avx2")
