@@ -1007,6 +1007,55 @@ fn builds_are_judged_against_accepted_builds() {
     assert!(reason(&verdict, "completeness", Answer::Neutral).contains("was timed 2 of 3 times"));
 }
 
+/// Whom no rule depends on is timed in the first launch alone, with a reference of its own: that keeps no run from
+/// passing. Once asked for by name, such a side must be measured as often as the others.
+#[test]
+fn launches_of_bystanders_are_not_missed() {
+    let mut recording = recording(1.0, 0.002);
+    recording.plan.launches = 5;
+    let first = recording.series.clone();
+    recording.launches = (0..5).map(|index| Launch { index, ..recording.launches[0].clone() }).collect();
+    recording.series = first.iter().map(|series| in_launches(series, 5)).collect();
+    assert_eq!(judged(&recording).verdict, Answer::Pass);
+    for name in ["rust-avxvnni", "cpp-portable"] {
+        let backend = Backend { name: name.into(), optimisation: "3".into(), ..Backend::default() };
+        recording.plan.backends.push(backend);
+    }
+    let renamed = |series: &Series| Series {
+        backend: if series.backend == REFERENCE { "cpp-portable" } else { "rust-avxvnni" }.into(),
+        reference: "cpp-portable".into(),
+        ..series.clone()
+    };
+    let of_both = |series: &&Series| [SUBJECT, REFERENCE].contains(&series.backend.as_str());
+    recording.series.extend(first.iter().filter(of_both).map(renamed));
+    let verdict = judged(&recording);
+    assert_eq!(verdict.verdict, Answer::Pass, "{:?}", verdict.rules);
+    let missed = "was measured in 1 of 5 launches";
+    recording.plan.requested = vec!["rust-avxvnni".into()];
+    let agreed = recording.agreements.clone().into_iter().filter(|row| row.backend == SUBJECT);
+    recording.agreements.extend(agreed.map(|row| AgreementRow { backend: "rust-avxvnni".into(), ..row }));
+    let why = reason(&judged(&recording), "completeness", Answer::Neutral);
+    assert!(why.contains(missed), "{why}");
+    recording.plan.requested.clear();
+    recording.series = first;
+    let why = reason(&judged(&recording), "completeness", Answer::Neutral);
+    assert!(why.contains(missed), "{why}");
+}
+
+/// The same samples in each of several launches.
+fn in_launches(series: &Series, launches: u32) -> Series {
+    let n = series.len();
+    Series {
+        launch: (0..launches).flat_map(|launch| vec![launch; n]).collect(),
+        block: series.block.repeat(launches as usize),
+        order: series.order.repeat(launches as usize),
+        iterations: series.iterations.repeat(launches as usize),
+        value_ns: series.value_ns.repeat(launches as usize),
+        context_switches: series.context_switches.repeat(launches as usize),
+        ..series.clone()
+    }
+}
+
 fn first_launches(series: &Series, launches: u32) -> Series {
     let n = series.launch.iter().filter(|launch| **launch < launches).count();
     Series {

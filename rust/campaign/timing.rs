@@ -202,6 +202,10 @@ fn time_group<'a>(
     match at {
         Some(index) => contenders[..=index].rotate_right(1),
         None if reference == cast.oracle().name() && oracle_timed => {}
+        // Timed in the first launch, and in no other.
+        None if order.index > 0 && cast.is_bystander(reference) => {
+            return Ok((oracle, ControlFlow::Continue(())));
+        }
         None => {
             let reason =
                 format!("the reference {reference} has no result that agrees here to be timed against");

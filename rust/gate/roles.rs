@@ -32,6 +32,14 @@ pub(super) fn required_reference<'a>(recording: &'a Recording, policy: &'a Polic
     required.find(|name| name.starts_with("cpp-"))
 }
 
+/// Whether a backend took part only to be shown: no rule depends on it, nobody asked for it, and it is no build of a
+/// comparison of builds. Its twin and slowed copies are called by its name and a suffix.
+pub(super) fn is_bystander(recording: &Recording, policy: &Policy, backend: &str) -> bool {
+    let name = backend.split_once('+').map_or(backend, |(name, _)| name);
+    let named = || required_backends(recording, policy).iter().chain(&recording.plan.requested);
+    !name.contains('@') && named().next().is_some() && !named().any(|known| known == name)
+}
+
 /// The reason under which `what` was skipped.
 pub(super) fn skipped_reason<'a>(recording: &'a Recording, what: &str) -> Option<&'a str> {
     recording.skipped.iter().find(|skipped| skipped.what == what).map(|skipped| skipped.reason.as_str())

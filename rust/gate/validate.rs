@@ -4,7 +4,7 @@
 
 use super::policy::Policy;
 use super::roles::{
-    ORACLE, over_a_file, required_backends, required_reference, required_subject, skipped_reason,
+    ORACLE, is_bystander, over_a_file, required_backends, required_reference, required_subject, skipped_reason,
 };
 use super::samples::launches;
 use super::verdict::{Answer, RuleAnswer, Validation};
@@ -78,7 +78,7 @@ pub(super) fn conditions(recording: &Recording, baseline: &Baseline<'_>, policy:
         condition("optimised-builds", unoptimised(recording), "every timed build is optimised".into()),
         condition("units", units(recording), "times are of a plausible size".into()),
     ]);
-    found.push(condition("launches", missing_launches(recording), launches_done(recording)));
+    found.push(condition("launches", missing_launches(recording, policy), launches_done(recording)));
     found.push(condition("gpu-capability", unstated_gpu(recording), gpu(recording)));
     found.extend(against(recording, baseline));
     found
@@ -229,14 +229,19 @@ fn missing_revision(recording: &Recording) -> Option<String> {
     Some(format!("{} was not timed on both builds", workload.id))
 }
 
-/// A timed workload that fewer launches measured than were planned. One that was decided early needs no more.
-fn missing_launches(recording: &Recording) -> Option<String> {
+/// A timed workload that fewer launches measured than were planned. One that was decided early needs no more, and whom
+/// no rule depends on is timed in the first launch alone.
+fn missing_launches(recording: &Recording, policy: &Policy) -> Option<String> {
     let first = launches(recording, 1);
     let planned = recording.plan.launches as usize;
     let stops_early = recording.plan.stop_rule == roles::ALWAYS_VALID;
     let least = if stops_early { planned.min(roles::LEAST_LAUNCHES) } else { planned };
     let timed = recording.series.iter().filter(|series| series.meter == recording.plan.meter);
-    for series in timed.filter(|series| series.backend == series.reference) {
+    let judged = |reference: &str| {
+        let of_it = |series: &&Series| series.reference == reference && series.backend != reference;
+        recording.series.iter().filter(of_it).any(|series| !is_bystander(recording, policy, &series.backend))
+    };
+    for series in timed.filter(|series| series.backend == series.reference && judged(&series.reference)) {
         let done: BTreeSet<u32> =
             series.launch.iter().copied().filter(|launch| first.contains(launch)).collect();
         if done.len() < least {
