@@ -4,7 +4,8 @@
 
 use super::policy::Policy;
 use super::roles::{
-    ORACLE, is_bystander, over_a_file, required_backends, required_reference, required_subject, skipped_reason,
+    ORACLE, is_bystander, over_a_file, required_backends, required_reference, required_subject,
+    skipped_reason,
 };
 use super::samples::launches;
 use super::verdict::{Answer, RuleAnswer, Validation};

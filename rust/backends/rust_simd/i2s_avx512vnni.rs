@@ -11,14 +11,14 @@
 //! once. Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd
 //! block ends the row with half a vector of zeros.
 //!
-//! More (`gemm`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
+//! More (`fill_panel`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
 //! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx512Vnni;
-use super::panel_avx512vnni::{self as panel, LANES, Panel, Quad, ROWS, load, load_i8};
+use super::panel_avx512vnni::{self as panel, LANES, Packed, Panel, Quad, ROWS, load, load_i8};
 use super::{Product, i2s_avx2};
 use crate::bitnet::formats::Weights;
 use crate::team::Outputs;
@@ -84,7 +84,10 @@ impl Product for I2s<'_> {
             match n {
                 1 => one(self, q, out),
                 2..=MAX_DIRECT_ROWS => direct(self, q, n, out),
-                _ => gemm(self, q, out),
+                _ => {
+                    let I2s { codes, rows, blocks, ref mut panel, .. } = *self;
+                    panel::multiply(&Rows { codes, rows, blocks }, q, panel, out);
+                }
             }
         }
     }
@@ -276,7 +279,11 @@ fn add_products<const R: usize, const C: usize>(
     q: [&Groups; C],
 ) {
     for g in 0..4 {
-        let u = codes.map(|codes| unpack(codes)[g]);
+        // Written out, as above.
+        let mut u = [_mm512_setzero_si512(); R];
+        for r in 0..R {
+            u[r] = unpack(codes[r])[g];
+        }
         for c in 0..C {
             let q = load_i8(&q[c].0[g]);
             for r in 0..R {
@@ -318,60 +325,55 @@ fn add_lanes([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
     lanes
 }
 
-/// The results of all activation rows, as many at a time as stay in cache.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn gemm(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
-    let I2s { codes, rows, blocks, panel, .. } = weights;
-    let (rows, blocks, cols) = (*rows, *blocks, *blocks * BLOCK);
-    let step = panel::resident_rows(cols);
-    let strip_blocks = panel::cols(q.len() / cols) / BLOCK;
-    for (i, q) in q.chunks(step * cols).enumerate() {
-        panel::start(q, cols, i * step, out);
-        for row in (0..rows).step_by(ROWS) {
-            // A matrix that ends within the panel repeats its last row; what comes of it is dropped.
-            let kept = (rows - row).min(ROWS);
-            let mut lines = [&codes[..0]; ROWS];
-            for (r, line) in lines.iter_mut().enumerate() {
-                *line = &codes[(row + r.min(kept - 1)) * blocks..][..blocks];
-            }
-            for block in (0..blocks).step_by(strip_blocks) {
-                let strip = block..(block + strip_blocks).min(blocks);
-                let quads = fill_panel(&lines, kept, strip, panel);
-                panel::add_panel(quads, kept, (q, cols, block * BLOCK), (out, i * step, row));
+/// Rows that a panel is filled from.
+struct Rows<'a> {
+    codes: &'a [Lane],
+    rows: usize,
+    blocks: usize,
+}
+
+impl Packed for Rows<'_> {
+    fn shape(&self) -> (usize, usize) {
+        (self.rows, self.blocks * BLOCK)
+    }
+
+    fn strip(&self, col: usize, most: usize) -> usize {
+        most.min(self.blocks * BLOCK - col)
+    }
+
+    unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]) {
+        let strip = cols.start / BLOCK..cols.end / BLOCK;
+        let codes = &self.codes[row * self.blocks..][..kept * self.blocks];
+        // SAFETY: the caller vouches for the CPU.
+        unsafe {
+            if kept == ROWS {
+                fill_panel::<true>(codes, self.blocks, strip, panel);
+            } else {
+                fill_panel::<false>(codes, self.blocks, strip, panel);
             }
         }
     }
 }
 
-/// The blocks of a strip of 64 rows as a panel; vectors without any of the `kept` rows are left out.
+/// The blocks of a strip of rows `[kept, blocks]` as a panel; 64 rows if it is `FULL`. A matrix that ends within the
+/// panel repeats its last row; what comes of it is dropped.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn fill_panel<'p>(
-    rows: &[&[Lane]; ROWS],
-    kept: usize,
-    strip: Range<usize>,
-    panel: &'p mut Panel,
-) -> &'p [Quad] {
-    assert!(rows.iter().all(|row| row.len() >= strip.end));
-    let quads = &mut panel.0[..strip.len() * 4 * DWORDS];
-    for (v, rows) in rows.as_chunks::<LANES>().0.iter().take(kept.div_ceil(LANES)).enumerate() {
-        for (block, quads) in strip.clone().zip(quads.as_chunks_mut::<{ 4 * DWORDS }>().0) {
-            // SAFETY: every row reaches to the end of the strip; the compiler would compare every time.
-            let dwords = transpose(|row| unsafe { rows[row].get_unchecked(block) });
+fn fill_panel<const FULL: bool>(codes: &[Lane], blocks: usize, strip: Range<usize>, quads: &mut [Quad]) {
+    let kept = if FULL { ROWS } else { codes.len() / blocks };
+    assert!(kept * blocks == codes.len() && (1..=ROWS).contains(&kept) && strip.end <= blocks);
+    for (block, quads) in strip.zip(quads.as_chunks_mut::<{ 4 * DWORDS }>().0) {
+        for (v, first) in (0..kept).step_by(LANES).enumerate() {
+            let row = |r: usize| if FULL { first + r } else { (first + r).min(kept - 1) };
+            // SAFETY: a row that there is, and a block that it has; the compiler would compare every time.
+            let dwords = transpose(|r| unsafe { codes.get_unchecked(row(r) * blocks + block) });
             for (j, dword) in dwords.into_iter().enumerate() {
                 for (g, u) in unpack(dword).into_iter().enumerate() {
                     store(&mut quads[g * DWORDS + j][v], u);
                 }
             }
         }
-        for row in rows {
-            // What the next panel will be made of: two blocks are a cache line.
-            for block in (0..strip.len()).step_by(2) {
-                prefetch_line(row.as_ptr().wrapping_add(strip.end + block));
-            }
-        }
     }
-    quads
 }
 
 /// Vector j holds dword j of sixteen rows of 32 bytes.

@@ -18,7 +18,6 @@ mod i2s_avxvnni;
 mod i2s_pack_avx2;
 mod isa;
 mod linear;
-
 mod panel_avx512vnni;
 mod panel_avxvnni;
 mod quantize_avx2;
@@ -27,6 +26,8 @@ mod tl2_avx2;
 mod tl_avx2;
 mod tl_avx512;
 mod tl_pack_avx2;
+mod tl_panel_avx512;
+mod tl_region;
 mod vector_avx2;
 
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};

@@ -5,35 +5,42 @@
 //! which stay in registers for the length of the panel and need no adding up across lanes at its end.
 //!
 //! ```text
-//! for each quad of columns:  w0..w3 = 64 rows x 4 codes        4 loads
-//!   for each activation row: b = its 4 activations, 16 times   1 load
-//!                            sum[v] += w[v] . b                4 vpdpbusd, exact int32
+//! for each 64 weight rows:
+//!   for each strip of columns:         fill the panel
+//!     for each six activation rows:
+//!       for each quad of columns:      w0..w3 = 64 rows x 4 codes        4 loads
+//!         for each activation row:     b = its 4 activations, 16 times   1 load
+//!                                      sum[v] += w[v] . b                4 vpdpbusd, exact int32
+//!   results = sums - sum(q)
 //! ```
 //!
-//! The panel (32 KB) stays in L1 while all activation rows pass it. int32 sums may wrap on the way, as sum(q) is taken
-//! off first: the result is right modulo 2^32, and it fits.
+//! The panel (32 KB) stays in L1 while all activation rows pass it. Sums from strip to strip stand by themselves, aligned:
+//! results of any alignment, thousands of bytes apart, would be read and written across cache lines, and would push the
+//! panel out. int32 sums may wrap on the way, as sum(q) is taken off at the end: the result is right modulo 2^32, and it
+//! fits.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::tl_avx2;
 use crate::team::Outputs;
 
 /// Weight rows of a panel.
 pub(super) const ROWS: usize = 64;
 /// Weight rows of a vector.
 pub(super) const LANES: usize = 16;
+/// Vectors of a panel that have four columns.
+const VECTORS: usize = ROWS / LANES;
 /// Columns of a panel at most.
-pub(super) const COLS: usize = 512;
+const COLS: usize = 512;
 /// Activation rows of a tile: 24 sums, 4 vectors of codes and one of activations are 29 of 32 registers.
 const TILE: usize = 6;
-/// Activation rows of a tile with a panel of 32 rows.
-const NARROW_TILE: usize = 8;
 /// Bytes of activations that stay in L2 while all weight rows pass them.
 const RESIDENT_BYTES: usize = 1 << 20;
+/// Activation rows that pass a panel at most before it is filled anew.
+const PASS: usize = 42 * TILE;
 
-/// code + 1 of four columns of 64 rows, rows in order.
-pub(super) type Quad = [[u8; 4 * LANES]; ROWS / LANES];
+/// code + 1 of four columns of 64 rows.
+pub(super) type Quad = [[u8; 4 * LANES]; VECTORS];
 
 /// Up to [`COLS`] columns of 64 rows.
 #[repr(align(64))]
@@ -42,172 +49,169 @@ pub(super) struct Panel(pub [Quad; COLS / 4]);
 impl Panel {
     /// Zeros.
     pub fn new() -> Box<Self> {
-        Box::new(Self([[[0; 4 * LANES]; ROWS / LANES]; COLS / 4]))
+        Box::new(Self([[[0; 4 * LANES]; VECTORS]; COLS / 4]))
     }
 }
 
-/// Activation rows that are best multiplied with all weights before the next ones are looked at.
-pub(super) fn resident_rows(cols: usize) -> usize {
-    (RESIDENT_BYTES / cols / TILE).max(8) * TILE
-}
+/// Packed weights of some format, from which panels are filled.
+pub(super) trait Packed {
+    /// Weight rows and columns.
+    fn shape(&self) -> (usize, usize);
 
-/// Columns of a panel that `n` activation rows pass: filling a small one disturbs L1 less, passing a large one pays off
-/// when many do (measured).
-pub(super) fn cols(n: usize) -> usize {
-    if n < 32 { COLS / 2 } else { COLS }
-}
+    /// Columns of the strip that begins at `col`: a multiple of four, at most `most` and the columns left.
+    fn strip(&self, col: usize, most: usize) -> usize;
 
-/// Sets the results of activation rows `q` `[n, cols]` to -sum(q): what code + 1 adds too much.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn start(q: &[i8], cols: usize, first: usize, out: &mut Outputs<'_, i32>) {
-    for (c, q) in q.chunks_exact(cols).enumerate() {
-        out.of(first + c).fill(sum(q).wrapping_neg());
+    /// Fills the panel with columns `cols` of rows `row`... Of rows from `kept` on, which are not there, it holds
+    /// anything.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW, VL, VNNI, VBMI and GFNI.
+    unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]);
+
+    /// How many of a quad's vectors hold the first `kept` rows.
+    fn vectors(kept: usize) -> usize {
+        kept.div_ceil(LANES)
+    }
+
+    /// The sums of 64 rows, as the vectors of a quad stand, in the order of the rows.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn in_order(sums: [__m512i; VECTORS]) -> [__m512i; VECTORS] {
+        sums
     }
 }
 
-/// Adds a panel's product, of its first `kept` rows, with columns `col`.. of `q` `[n, cols]` to rows `row`.. of the
-/// results `first`...
+/// Of each activation row of a pass, 64 sums in the order of a quad's vectors.
+#[repr(align(64))]
+struct Sums([[i32; ROWS]; PASS]);
+
+/// All results of `weights` and `q` `[n, cols]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn add_panel(
-    panel: &[Quad],
-    kept: usize,
-    (q, cols, col): (&[i8], usize, usize),
-    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
-) {
+pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out: &mut Outputs<'_, i32>) {
+    let (rows, cols) = weights.shape();
     let n = q.len() / cols;
-    let step = n.div_ceil(n.div_ceil(TILE));
-    for (i, q) in q.chunks(step * cols).enumerate() {
-        let (q, out) = ((q, cols, col), (&mut *out, first + i * step, row));
-        match q.0.len() / cols {
-            1 => add_columns::<1>(panel, kept, q, out),
-            2 => add_columns::<2>(panel, kept, q, out),
-            3 => add_columns::<3>(panel, kept, q, out),
-            4 => add_columns::<4>(panel, kept, q, out),
-            5 => add_columns::<5>(panel, kept, q, out),
-            _ => add_columns::<TILE>(panel, kept, q, out),
+    let most = (RESIDENT_BYTES / cols / TILE * TILE).clamp(8 * TILE, PASS);
+    // Passes of about the same size: a panel that few pass costs more than it gives.
+    let pass = n.div_ceil(n.div_ceil(most)).next_multiple_of(TILE);
+    // Filling a small one disturbs L1 less, passing a large one pays off when many do (measured).
+    let most_cols = if n < 32 { COLS / 2 } else { COLS };
+    let mut sums = Sums([[0; ROWS]; PASS]);
+    for (i, q) in q.chunks(pass * cols).enumerate() {
+        let mut q_sums = [0; PASS];
+        for (q_sum, q) in q_sums.iter_mut().zip(q.chunks_exact(cols)) {
+            *q_sum = sum(q);
+        }
+        for row in (0..rows).step_by(ROWS) {
+            let kept = ROWS.min(rows - row);
+            let mut col = 0;
+            while col < cols {
+                let strip = weights.strip(col, most_cols);
+                let quads = &mut panel.0[..strip / 4];
+                // SAFETY: the token that brought us here proves it.
+                unsafe { weights.fill(row, kept, col..col + strip, quads) };
+                multiply_strip(quads, P::vectors(kept), (q, cols, col), &mut sums);
+                col += strip;
+            }
+            for (c, (sums, q_sum)) in sums.0.iter().zip(q_sums).take(q.len() / cols).enumerate() {
+                write::<P>(sums, q_sum, &mut out.of(i * pass + c)[row..row + kept]);
+            }
         }
     }
 }
 
-/// [`add_panel`] for exactly `C` activation rows.
+/// `out` = sums, in the order of rows, less what code + 1 added too much.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn add_columns<const C: usize>(
-    panel: &[Quad],
-    kept: usize,
-    (q, cols, col): (&[i8], usize, usize),
-    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
-) {
-    let mut fours: [&[[i8; 4]]; C] = [&[]; C];
-    for (fours, q) in fours.iter_mut().zip(q.chunks_exact(cols)) {
-        *fours = &q[col..].as_chunks().0[..panel.len()];
+fn write<P: Packed>(sums: &[i32; ROWS], q_sum: i32, out: &mut [i32]) {
+    let mut vectors = [_mm512_setzero_si512(); VECTORS];
+    for (vector, sums) in vectors.iter_mut().zip(sums.as_chunks::<LANES>().0) {
+        // SAFETY: sixteen sums.
+        *vector = unsafe { _mm512_loadu_epi32(sums.as_ptr()) };
     }
-    if kept == ROWS {
-        tile::<4, C>(panel, 0, fours, (out, first, row..row + ROWS));
-        return;
-    }
-    for v in 0..kept.div_ceil(LANES) {
-        let rows = row + v * LANES..row + kept.min((v + 1) * LANES);
-        tile::<1, C>(panel, v, fours, (&mut *out, first, rows));
+    // SAFETY: the token that brought us here proves it.
+    let vectors = unsafe { P::in_order(vectors) };
+    for (out, vector) in out.chunks_mut(LANES).zip(vectors) {
+        let mask = ((1_u32 << out.len()) - 1) as __mmask16;
+        let dots = _mm512_sub_epi32(vector, _mm512_set1_epi32(q_sum));
+        // SAFETY: the mask ends with the slice.
+        unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr(), mask, dots) };
     }
 }
 
-/// Adds the product of `V` vectors of rows, from vector `v` of each quad on, with `C` activation rows. Never inlined:
-/// copies of it side by side would be compiled as one, with more values alive than there are registers.
+/// Adds the product of the panel's first `vectors` vectors with columns `col`.. of `q` `[n, cols]` to the sums; the first
+/// strip sets them.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn multiply_strip(panel: &[Quad], vectors: usize, (q, cols, col): (&[i8], usize, usize), sums: &mut Sums) {
+    let n = q.len() / cols;
+    let step = n.div_ceil(n.div_ceil(TILE));
+    for (q, sums) in q.chunks(step * cols).zip(sums.0.chunks_mut(step)) {
+        let q = (q, cols, col);
+        match q.0.len() / cols {
+            1 => multiply_columns::<1>(panel, vectors, q, sums),
+            2 => multiply_columns::<2>(panel, vectors, q, sums),
+            3 => multiply_columns::<3>(panel, vectors, q, sums),
+            4 => multiply_columns::<4>(panel, vectors, q, sums),
+            5 => multiply_columns::<5>(panel, vectors, q, sums),
+            _ => multiply_columns::<TILE>(panel, vectors, q, sums),
+        }
+    }
+}
+
+/// [`multiply_strip`] for exactly `C` activation rows.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn multiply_columns<const C: usize>(
+    panel: &[Quad],
+    vectors: usize,
+    q: (&[i8], usize, usize),
+    sums: &mut [[i32; ROWS]],
+) {
+    let sums: &mut [[i32; ROWS]; C] = sums.first_chunk_mut().expect("as many as activation rows");
+    if vectors > VECTORS / 2 {
+        tile::<VECTORS, C>(panel, 0, q, sums);
+        return;
+    }
+    for v in 0..vectors {
+        tile::<1, C>(panel, v, q, sums);
+    }
+}
+
+/// Adds the product of `V` vectors of rows, from vector `v` of each quad on, with columns `col`.. of `C` activation rows
+/// `q`; sets it, if they are the first columns. Never inlined: copies of it side by side would be compiled as one, with
+/// more values alive than there are registers.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn tile<const V: usize, const C: usize>(
     panel: &[Quad],
     v: usize,
-    fours: [&[[i8; 4]]; C],
-    (out, first, rows): (&mut Outputs<'_, i32>, usize, Range<usize>),
+    (q, cols, col): (&[i8], usize, usize),
+    sums: &mut [[i32; ROWS]; C],
 ) {
-    assert!(v + V <= ROWS / LANES && fours.iter().all(|fours| fours.len() == panel.len()));
-    let mut sums = [[_mm512_setzero_si512(); V]; C];
+    assert!(v + V <= VECTORS && col + 4 * panel.len() <= cols && q.len() == C * cols);
+    let mut added = [[_mm512_setzero_si512(); V]; C];
     for (k, quad) in panel.iter().enumerate() {
         let mut codes = [_mm512_setzero_si512(); V];
         for i in 0..V {
             codes[i] = load(&quad[v + i]);
         }
-        for c in 0..C {
-            // SAFETY: each of `fours` is as long as the panel; the compiler would compare every time.
-            let four = broadcast(unsafe { *fours[c].get_unchecked(k) });
-            for i in 0..V {
-                sums[c][i] = _mm512_dpbusd_epi32(sums[c][i], codes[i], four);
+        for (c, added) in added.iter_mut().enumerate() {
+            // SAFETY: four activations of row c, as the panel ends no later than the row. Slices of the rows would cost as
+            // much as some of the products.
+            let four = broadcast(unsafe { q.as_ptr().add(c * cols + col + 4 * k).cast::<[i8; 4]>().read() });
+            for (added, &codes) in added.iter_mut().zip(&codes) {
+                *added = _mm512_dpbusd_epi32(*added, codes, four);
             }
         }
     }
-    for (c, sums) in sums.iter().enumerate() {
-        let out = &mut out.of(first + c)[rows.clone()];
-        for (i, &sums) in sums.iter().enumerate() {
-            let out = if V == 1 { &mut *out } else { &mut out[i * LANES..][..LANES] };
-            let mask = ((1_u32 << out.len()) - 1) as __mmask16;
-            // SAFETY: the mask ends with the slice.
+    for (sums, added) in sums.iter_mut().zip(added) {
+        let sums = sums.as_chunks_mut::<LANES>().0;
+        for (sums, added) in sums[v..v + V].iter_mut().zip(added) {
+            let at = sums.as_mut_ptr();
+            // SAFETY: sixteen sums.
             unsafe {
-                let before = _mm512_maskz_loadu_epi32(mask, out.as_ptr());
-                _mm512_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm512_add_epi32(before, sums));
+                let sum = if col == 0 { added } else { _mm512_add_epi32(_mm512_loadu_epi32(at), added) };
+                _mm512_storeu_epi32(at, sum);
             }
-        }
-    }
-}
-
-/// Adds the product of a panel of 32 rows, in the row order of [`tl_avx2::Quad`], with columns `col`.. of `q`
-/// `[n, cols]` to rows `row`.. of all results.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn add_narrow_panel(
-    panel: &[tl_avx2::Quad],
-    (q, cols, col): (&[i8], usize, usize),
-    (out, row): (&mut Outputs<'_, i32>, usize),
-) {
-    for (i, q) in q.chunks(NARROW_TILE * cols).enumerate() {
-        let (q, out) = ((q, cols, col), (&mut *out, i * NARROW_TILE, row));
-        match q.0.len() / cols {
-            1 => narrow_tile::<1>(panel, q, out),
-            2 => narrow_tile::<2>(panel, q, out),
-            3 => narrow_tile::<3>(panel, q, out),
-            4 => narrow_tile::<4>(panel, q, out),
-            5 => narrow_tile::<5>(panel, q, out),
-            6 => narrow_tile::<6>(panel, q, out),
-            7 => narrow_tile::<7>(panel, q, out),
-            _ => narrow_tile::<NARROW_TILE>(panel, q, out),
-        }
-    }
-}
-
-/// [`add_narrow_panel`] for exactly `C` activation rows.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn narrow_tile<const C: usize>(
-    panel: &[tl_avx2::Quad],
-    (q, cols, col): (&[i8], usize, usize),
-    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
-) {
-    let mut fours: [&[[i8; 4]]; C] = [&[]; C];
-    for (fours, q) in fours.iter_mut().zip(q.chunks_exact(cols)) {
-        *fours = &q[col..].as_chunks().0[..panel.len()];
-    }
-    assert!(fours.iter().all(|fours| fours.len() == panel.len()));
-    let mut sums = [[_mm512_setzero_si512(); 2]; C];
-    for (k, quad) in panel.iter().enumerate() {
-        let [low, high] = quad.as_flattened().as_chunks::<64>().0 else {
-            unreachable!("a quad is 128 bytes")
-        };
-        let codes = [load(low), load(high)];
-        for c in 0..C {
-            // SAFETY: each of `fours` is as long as the panel; the compiler would compare every time.
-            let four = broadcast(unsafe { *fours[c].get_unchecked(k) });
-            for i in 0..2 {
-                sums[c][i] = _mm512_dpbusd_epi32(sums[c][i], codes[i], four);
-            }
-        }
-    }
-    for c in 0..C {
-        let out = &mut out.of(first + c)[row..row + 2 * LANES];
-        for i in 0..2 {
-            // Rows 0-3, 8-11, 4-7, 12-15.
-            let sums = _mm512_shuffle_i64x2::<0b11_01_10_00>(sums[c][i], sums[c][i]);
-            let at = out[i * LANES..][..LANES].as_mut_ptr();
-            // SAFETY: sixteen results; an unaligned load and store.
-            unsafe { _mm512_storeu_epi32(at, _mm512_add_epi32(_mm512_loadu_epi32(at), sums)) };
         }
     }
 }

@@ -15,12 +15,14 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx2;
-use super::Product;
 use super::tl_avx2::{
-    self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, Table, add_words, join, lanes,
-    load, nibbles,
+    self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, Table, add_words, join, lanes, load,
+    nibbles,
 };
 use super::tl_avx512;
+use super::tl_panel_avx512::Tl1Rows;
+use super::tl_region::{Piece, Region};
+use super::{Product, panel_avx512vnni};
 use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 use crate::team::Outputs;
 
@@ -52,52 +54,50 @@ pub(super) fn part<'a>(
     Box::new(Tl1 {
         _token: token,
         multiplier,
-        cols,
-        step_cols: tile.by,
-        tiles: rows.len() / tile.bm,
-        row_blocks,
-        codes: &weights.bytes()[rows.start * cols / 4..rows.end * cols / 4],
         panels: steps.groups(panel_steps),
-        steps,
         tables: vec![
             [[Table::ZERO; 2]; 2];
             cols / tile.by * n_max.min(multiplier.max_lookup_rows(WeightFormat::Tl1))
         ],
-        panel: Box::new([[[0; 32]; 4]; 64]),
+        weights: Tl1Rows {
+            codes: &weights.bytes()[rows.start * cols / 4..rows.end * cols / 4],
+            rows: rows.len(),
+            cols,
+            step_cols: tile.by,
+            row_blocks,
+            steps,
+        },
+        panel: Decoded::of(multiplier),
     })
 }
 
 struct Tl1<'a> {
     _token: Avx2,
     multiplier: Multiplier,
-    cols: usize,
-    /// 4 or 8 (BY); a step has 256 / BY rows.
-    step_cols: usize,
-    tiles: usize,
-    row_blocks: usize,
-    codes: &'a [u8],
-    steps: Region,
+    weights: Tl1Rows<'a>,
     panels: Vec<Vec<Piece>>,
     /// `[cols / step_cols, n]`
     tables: Vec<Tables>,
-    panel: Box<Panel>,
+    panel: Decoded,
 }
 
 impl Product for Tl1<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
-        // SAFETY: `_token` proves that this CPU has AVX2.
+        // SAFETY: `_token` proves that this CPU has AVX2; there is a wide panel where it has AVX-512 VNNI.
         unsafe {
-            if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl1) {
-                self.look_up(q, n, out)
-            } else {
-                self.decode(q, out)
+            match &mut self.panel {
+                _ if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl1) => self.look_up(q, n, out),
+                Decoded::Wide(panel) => panel_avx512vnni::multiply(&self.weights, q, panel, out),
+                Decoded::Narrow(panel) => {
+                    decode((&self.weights, &self.panels, self.multiplier), q, panel, out);
+                }
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        let pieces = self.steps.pieces.len() + self.panels.iter().map(Vec::len).sum::<usize>();
-        size_of_val(&*self.tables) + size_of::<Panel>() + pieces * size_of::<Piece>()
+        let pieces = self.weights.steps.pieces.len() + self.panels.iter().map(Vec::len).sum::<usize>();
+        size_of_val(&*self.tables) + self.panel.bytes() + pieces * size_of::<Piece>()
     }
 }
 
@@ -105,18 +105,19 @@ impl Tl1<'_> {
     /// The tiles one after the other, each for all activation rows, four at a time.
     #[target_feature(enable = "avx2")]
     fn look_up(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
-        let cols = self.cols;
-        let group_tables = LOOKUP_ROWS * cols / self.step_cols;
+        let cols = self.weights.cols;
+        let group_tables = LOOKUP_ROWS * cols / self.weights.step_cols;
         for (q, tables) in q.chunks(LOOKUP_ROWS * cols).zip(self.tables.chunks_mut(group_tables)) {
             match q.len() / cols {
-                1 => build_tables::<1>(q, cols, self.step_cols, tables),
-                2 => build_tables::<2>(q, cols, self.step_cols, tables),
-                3 => build_tables::<3>(q, cols, self.step_cols, tables),
-                _ => build_tables::<4>(q, cols, self.step_cols, tables),
+                1 => build_tables::<1>(q, cols, self.weights.step_cols, tables),
+                2 => build_tables::<2>(q, cols, self.weights.step_cols, tables),
+                3 => build_tables::<3>(q, cols, self.weights.step_cols, tables),
+                _ => build_tables::<4>(q, cols, self.weights.step_cols, tables),
             }
         }
         (0..n).for_each(|i| out.of(i).fill(0));
-        for tile in 0..self.tiles {
+        let block_rows = 256 / self.weights.step_cols;
+        for tile in 0..self.weights.rows / block_rows / self.weights.row_blocks {
             for (first, tables) in (0..n).step_by(LOOKUP_ROWS).zip(self.tables.chunks(group_tables)) {
                 let out = (&mut *out, first);
                 match n - first {
@@ -136,10 +137,10 @@ impl Tl1<'_> {
         tables: &[Tables],
         (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
-        for &piece in &self.steps.pieces {
-            for row_block in 0..self.row_blocks {
+        for &piece in &self.weights.steps.pieces {
+            for row_block in 0..self.weights.row_blocks {
                 let mut sums = [[_mm256_setzero_si256(); 4]; N];
-                let codes = self.steps.units(self.codes, (tile, row_block), piece);
+                let codes = self.weights.steps.units(self.weights.codes, (tile, row_block), piece);
                 let tables = tables[piece.first * N..].as_chunks().0;
                 match self.multiplier {
                     // SAFETY: the token proves that this CPU has AVX-512 BW.
@@ -161,49 +162,49 @@ impl Tl1<'_> {
         sums: &[[__m256i; 4]; N],
         (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
-        let block_rows = 256 / self.step_cols;
-        let row = block_rows * (tile * self.row_blocks + row_block);
+        let block_rows = 256 / self.weights.step_cols;
+        let row = block_rows * (tile * self.weights.row_blocks + row_block);
         for (n, sums) in sums.iter().enumerate() {
             let out = out.of(first + n)[row..row + block_rows].as_chunks_mut().0;
             for (i, &sums) in sums.iter().enumerate() {
                 let (vector, half) = (i / 2, i % 2);
                 let [low, high] = lanes(sums);
-                let eight = if self.step_cols == 4 { 4 * vector + half } else { i };
-                let other = if self.step_cols == 4 { eight + 2 } else { i };
+                let eight = if self.weights.step_cols == 4 { 4 * vector + half } else { i };
+                let other = if self.weights.step_cols == 4 { eight + 2 } else { i };
                 add_words(&mut out[eight], low);
                 add_words(&mut out[other], high);
             }
         }
     }
+}
 
-    #[target_feature(enable = "avx2")]
-    fn decode(&mut self, q: &[i8], out: &mut Outputs<'_, i32>) {
-        let cols = self.cols;
-        let block_rows = 256 / self.step_cols;
-        let step_quads = self.step_cols / 4;
-        tl_avx2::start_with_offset(q, cols, out);
-        for tile in 0..self.tiles {
-            for row_block in 0..self.row_blocks {
-                let row = block_rows * (tile * self.row_blocks + row_block);
-                for half in 0..block_rows / 32 {
-                    let mut col = 0;
-                    for panel in &self.panels {
-                        let mut quads = 0;
-                        for &piece in panel {
-                            let codes = self.steps.units(self.codes, (tile, row_block), piece);
-                            for (codes, quads) in
-                                codes.iter().zip(self.panel[quads..].chunks_exact_mut(step_quads))
-                            {
-                                decode_step(codes, half, quads);
-                            }
-                            quads += step_quads * piece.units;
-                        }
-                        let panel = &self.panel[..quads];
-                        self.multiplier.add_panel(panel, (q, cols, col), (out, row + 32 * half));
-                        col += 4 * quads;
-                    }
+/// Decoded weights, 32 rows and up to 256 columns at a time, times all activation rows.
+#[target_feature(enable = "avx2")]
+fn decode(
+    (weights, panels, multiplier): (&Tl1Rows<'_>, &[Vec<Piece>], Multiplier),
+    q: &[i8],
+    decoded: &mut Panel,
+    out: &mut Outputs<'_, i32>,
+) {
+    let cols = weights.cols;
+    let block_rows = 256 / weights.step_cols;
+    let step_quads = weights.step_cols / 4;
+    tl_avx2::start_with_offset(q, cols, out);
+    for row in (0..weights.rows).step_by(32) {
+        let (block, half) = (row / block_rows, row % block_rows / 32);
+        let block = (block / weights.row_blocks, block % weights.row_blocks);
+        let mut col = 0;
+        for panel in panels {
+            let mut quads = 0;
+            for &piece in panel {
+                let codes = weights.steps.units(weights.codes, block, piece);
+                for (codes, quads) in codes.iter().zip(decoded[quads..].chunks_exact_mut(step_quads)) {
+                    decode_step(codes, half, quads);
                 }
+                quads += step_quads * piece.units;
             }
+            multiplier.add_panel(&decoded[..quads], (q, cols, col), (out, row));
+            col += 4 * quads;
         }
     }
 }

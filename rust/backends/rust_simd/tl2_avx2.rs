@@ -21,13 +21,15 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx2;
-use super::Product;
 use super::tl_avx2::{
-    self, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Piece, Quad, Region, TRIPLE_DIGITS, TRIPLE_UNITS,
-    Table, add_words, both_lanes, join, lanes, load, nibbles,
+    self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, TRIPLE_DIGITS, TRIPLE_UNITS, Table,
+    add_words, both_lanes, join, lanes, load, nibbles,
 };
 use super::tl_avx512::{self, SignedTable};
-use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
+use super::tl_panel_avx512::Tl2Rows;
+use super::tl_region::{Piece, Region};
+use super::{Product, panel_avx512vnni};
+use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 use crate::team::Outputs;
 
 /// Tables of the eight triples or pairs that one unit takes.
@@ -96,14 +98,7 @@ pub(super) fn part<'a>(
     Box::new(Tl2 {
         _token: token,
         multiplier,
-        layout,
-        tiles: rows.len() / tile.bm,
-        row_blocks,
-        codes: Sections::of(weights, rows),
-        triple_panels: triples.groups(TRIPLE_UNITS),
-        pair_panels: pairs.groups(PAIR_UNITS),
-        triples,
-        pairs,
+        panels: [triples.groups(TRIPLE_UNITS), pairs.groups(PAIR_UNITS)],
         triple_tables: match multiplier {
             Multiplier::Avx512Vnni(_) if row_blocks.is_multiple_of(2) => {
                 TripleTables::Wide(vec![[SignedTable::ZERO; 8]; n_tables])
@@ -111,7 +106,16 @@ pub(super) fn part<'a>(
             _ => TripleTables::Narrow(vec![[Table::ZERO; 8]; n_tables]),
         },
         pair_tables: vec![[Table::ZERO; 8]; two_cols / PAIR_COLS * lookup_rows],
-        panel: Box::new([[[0; 32]; 4]; 64]),
+        weights: Tl2Rows {
+            rows: rows.len(),
+            cols: layout.cols(),
+            three_cols,
+            row_blocks,
+            codes: Sections::of(weights, rows),
+            triples,
+            pairs,
+        },
+        panel: Decoded::of(multiplier),
     })
 }
 
@@ -126,45 +130,41 @@ enum TripleTables {
 struct Tl2<'a> {
     _token: Avx2,
     multiplier: Multiplier,
-    layout: Layout,
-    tiles: usize,
-    row_blocks: usize,
-    codes: Sections<'a>,
-    /// Units of eight triples, for `magnitudes` and `signs`.
-    triples: Region,
-    triple_panels: Vec<Vec<Piece>>,
-    /// Units of eight pairs.
-    pairs: Region,
-    pair_panels: Vec<Vec<Piece>>,
+    /// Units of eight triples, and of eight pairs.
+    weights: Tl2Rows<'a>,
+    /// Pieces decoded together, of triples and of pairs.
+    panels: [Vec<Vec<Piece>>; 2],
     /// `[three_cols / 24, n]`
     triple_tables: TripleTables,
     /// `[two_cols / 16, n]`
     pair_tables: Vec<Tables>,
-    panel: Box<Panel>,
+    panel: Decoded,
 }
 
 impl Product for Tl2<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
-        // SAFETY: `_token` proves that this CPU has AVX2.
+        // SAFETY: `_token` proves that this CPU has AVX2; there is a wide panel where it has AVX-512 VNNI.
         unsafe {
-            if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl2) {
-                self.look_up(q, n, out)
-            } else {
-                self.decode(q, out)
+            match &mut self.panel {
+                _ if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl2) => self.look_up(q, n, out),
+                Decoded::Wide(panel) => panel_avx512vnni::multiply(&self.weights, q, panel, out),
+                Decoded::Narrow(panel) => {
+                    decode((&self.weights, &self.panels, self.multiplier), q, panel, out);
+                }
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        let panels = self.triple_panels.iter().chain(&self.pair_panels);
-        let pieces = self.triples.pieces.len() + self.pairs.pieces.len();
+        let panels = self.panels.iter().flatten();
+        let pieces = self.weights.triples.pieces.len() + self.weights.pairs.pieces.len();
         let triple_tables = match &self.triple_tables {
             TripleTables::Narrow(tables) => size_of_val(&**tables),
             TripleTables::Wide(tables) => size_of_val(&**tables),
         };
         triple_tables
             + size_of_val(&*self.pair_tables)
-            + size_of::<Panel>()
+            + self.panel.bytes()
             + (pieces + panels.map(Vec::len).sum::<usize>()) * size_of::<Piece>()
     }
 }
@@ -173,8 +173,8 @@ impl Tl2<'_> {
     /// The tiles one after the other, each for all activation rows, four at a time.
     #[target_feature(enable = "avx2")]
     fn look_up(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
-        let cols = self.layout.cols();
-        let three_cols = self.layout.three_cols();
+        let cols = self.weights.cols;
+        let three_cols = self.weights.three_cols;
         let triple_units = three_cols / TRIPLE_COLS;
         let pair_units = (cols - three_cols) / PAIR_COLS;
         for (i, q) in q.chunks(LOOKUP_ROWS * cols).enumerate() {
@@ -192,7 +192,7 @@ impl Tl2<'_> {
             }
         }
         (0..n).for_each(|i| out.of(i).fill(0));
-        for tile in 0..self.tiles {
+        for tile in 0..self.weights.rows / 32 / self.weights.row_blocks {
             for first in (0..n).step_by(LOOKUP_ROWS) {
                 let tables = (first * triple_units, &self.pair_tables[first * pair_units..]);
                 let out = (&mut *out, first);
@@ -213,16 +213,18 @@ impl Tl2<'_> {
         (first_table, pair_tables): (usize, &[Tables]),
         (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
-        for &piece in &self.triples.pieces {
+        for &piece in &self.weights.triples.pieces {
             let at = |row_block: usize| {
-                let codes: &[[u8; 128]] = self.triples.units(self.codes.magnitudes, (tile, row_block), piece);
-                let signs: &[[u8; 32]] = self.triples.units(self.codes.signs, (tile, row_block), piece);
+                let codes: &[[u8; 128]] =
+                    self.weights.triples.units(self.weights.codes.magnitudes, (tile, row_block), piece);
+                let signs: &[[u8; 32]] =
+                    self.weights.triples.units(self.weights.codes.signs, (tile, row_block), piece);
                 (codes, signs)
             };
             let first_table = first_table + piece.first * N;
             match &self.triple_tables {
                 TripleTables::Narrow(tables) => {
-                    for row_block in 0..self.row_blocks {
+                    for row_block in 0..self.weights.row_blocks {
                         let mut sums = [[_mm256_setzero_si256(); 2]; N];
                         let (codes, signs) = at(row_block);
                         add_triples(codes, signs, tables[first_table..].as_chunks().0, &mut sums);
@@ -230,7 +232,7 @@ impl Tl2<'_> {
                     }
                 }
                 TripleTables::Wide(tables) => {
-                    for row_block in (0..self.row_blocks).step_by(2) {
+                    for row_block in (0..self.weights.row_blocks).step_by(2) {
                         let mut sums = [[[_mm256_setzero_si256(); 2]; N]; 2];
                         let ((codes, signs), next) = (at(row_block), at(row_block + 1));
                         let tables = tables[first_table..].as_chunks().0;
@@ -245,10 +247,10 @@ impl Tl2<'_> {
                 }
             }
         }
-        for &piece in &self.pairs.pieces {
-            for row_block in 0..self.row_blocks {
+        for &piece in &self.weights.pairs.pieces {
+            for row_block in 0..self.weights.row_blocks {
                 let mut sums = [[_mm256_setzero_si256(); 2]; N];
-                let codes = self.pairs.units(self.codes.indices, (tile, row_block), piece);
+                let codes = self.weights.pairs.units(self.weights.codes.indices, (tile, row_block), piece);
                 add_pairs(codes, pair_tables[piece.first * N..].as_chunks().0, &mut sums);
                 self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
@@ -265,7 +267,7 @@ impl Tl2<'_> {
         sums: &[[__m256i; 2]; N],
         (out, first): (&mut Outputs<'_, i32>, usize),
     ) {
-        let row = 32 * (tile * self.row_blocks + row_block);
+        let row = 32 * (tile * self.weights.row_blocks + row_block);
         for (i, sums) in sums.iter().enumerate() {
             let out = out.of(first + i)[row..row + 32].as_chunks_mut().0;
             for (out, &sums) in out.chunks_exact_mut(2).zip(sums.iter()) {
@@ -275,44 +277,46 @@ impl Tl2<'_> {
             }
         }
     }
+}
 
-    #[target_feature(enable = "avx2")]
-    fn decode(&mut self, q: &[i8], out: &mut Outputs<'_, i32>) {
-        let cols = self.layout.cols();
-        tl_avx2::start_with_offset(q, cols, out);
-        for tile in 0..self.tiles {
-            for row_block in 0..self.row_blocks {
-                let row = 32 * (tile * self.row_blocks + row_block);
-                let mut col = 0;
-                for panel in &self.triple_panels {
-                    let mut quads = 0;
-                    for &piece in panel {
-                        let codes = self.triples.units(self.codes.magnitudes, (tile, row_block), piece);
-                        let signs = self.triples.units(self.codes.signs, (tile, row_block), piece);
-                        let decoded = self.panel[quads..].as_chunks_mut().0;
-                        for (quads, (codes, signs)) in decoded.iter_mut().zip(codes.iter().zip(signs)) {
-                            decode_triples(codes, signs, quads);
-                        }
-                        quads += TRIPLE_COLS / 4 * piece.units;
-                    }
-                    self.multiplier.add_panel(&self.panel[..quads], (q, cols, col), (out, row));
-                    col += 4 * quads;
+/// Decoded weights, 32 rows and up to 240 columns at a time, times all activation rows.
+#[target_feature(enable = "avx2")]
+fn decode(
+    (weights, [triple_panels, pair_panels], multiplier): (&Tl2Rows<'_>, &[Vec<Vec<Piece>>; 2], Multiplier),
+    q: &[i8],
+    decoded: &mut Panel,
+    out: &mut Outputs<'_, i32>,
+) {
+    let cols = weights.cols;
+    tl_avx2::start_with_offset(q, cols, out);
+    for row in (0..weights.rows).step_by(32) {
+        let block = (row / 32 / weights.row_blocks, row / 32 % weights.row_blocks);
+        let mut col = 0;
+        for panel in triple_panels {
+            let mut quads = 0;
+            for &piece in panel {
+                let codes = weights.triples.units(weights.codes.magnitudes, block, piece);
+                let signs = weights.triples.units(weights.codes.signs, block, piece);
+                let into = decoded[quads..].as_chunks_mut().0;
+                for (quads, (codes, signs)) in into.iter_mut().zip(codes.iter().zip(signs)) {
+                    decode_triples(codes, signs, quads);
                 }
-                for panel in &self.pair_panels {
-                    let mut quads = 0;
-                    for &piece in panel {
-                        let codes = self.pairs.units::<128>(self.codes.indices, (tile, row_block), piece);
-                        for (quad, codes) in
-                            self.panel[quads..].iter_mut().zip(codes.as_flattened().as_chunks().0)
-                        {
-                            tl_avx2::store_pairs(quad, load(codes));
-                        }
-                        quads += PAIR_COLS / 4 * piece.units;
-                    }
-                    self.multiplier.add_panel(&self.panel[..quads], (q, cols, col), (out, row));
-                    col += 4 * quads;
-                }
+                quads += TRIPLE_COLS / 4 * piece.units;
             }
+            multiplier.add_panel(&decoded[..quads], (q, cols, col), (out, row));
+            col += 4 * quads;
+        }
+        for panel in pair_panels {
+            let mut quads = 0;
+            for &piece in panel {
+                let codes = weights.pairs.units::<128>(weights.codes.indices, block, piece);
+                for (quad, codes) in decoded[quads..].iter_mut().zip(codes.as_flattened().as_chunks().0) {
+                    tl_avx2::store_pairs(quad, load(codes));
+                }
+                quads += PAIR_COLS / 4 * piece.units;
+            }
+            multiplier.add_panel(&decoded[..quads], (q, cols, col), (out, row));
+            col += 4 * quads;
         }
     }
 }
@@ -489,6 +493,7 @@ mod tests {
         token,
     };
     use super::*;
+    use crate::bitnet::formats::Layout;
     use crate::rng::Rng;
 
     fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {

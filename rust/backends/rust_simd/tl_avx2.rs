@@ -43,66 +43,6 @@ const RECIPROCAL: i16 = 1214;
 /// Bytes between a load of weights and the prefetch issued with it.
 const PREFETCH_BYTES: usize = 3072;
 
-/// Codes in the order tile > k-block > row block > unit, a unit being what a kernel takes in one step; and how a
-/// row's units are cut into pieces that fit the sums.
-pub(super) struct Region {
-    block_units: usize,
-    tile_units: usize,
-    /// One after the other they fill a row, and working piece by piece reads the bytes in their order.
-    pub pieces: Vec<Piece>,
-}
-
-/// Units that follow each other in the row and in memory.
-#[derive(Clone, Copy)]
-pub(super) struct Piece {
-    /// The first of them, counted in the row.
-    pub first: usize,
-    /// Their number.
-    pub units: usize,
-    /// Units in memory before them, in the first row block of a tile.
-    before: usize,
-}
-
-impl Region {
-    /// `blocks` k-blocks of `block_units` units, tiles of `row_blocks` row blocks, pieces of at most `most` units.
-    pub fn new(blocks: usize, block_units: usize, row_blocks: usize, most: usize) -> Self {
-        let pieces = (0..blocks).flat_map(|block| {
-            (0..block_units).step_by(most).map(move |within| Piece {
-                first: block * block_units + within,
-                units: most.min(block_units - within),
-                before: block * row_blocks * block_units + within,
-            })
-        });
-        Self { block_units, tile_units: blocks * row_blocks * block_units, pieces: pieces.collect() }
-    }
-
-    /// The pieces in groups of neighbours that have at most `most` units together.
-    pub fn groups(&self, most: usize) -> Vec<Vec<Piece>> {
-        let mut groups: Vec<Vec<Piece>> = Vec::new();
-        for &piece in &self.pieces {
-            match groups.last_mut() {
-                Some(group) if group.iter().map(|p| p.units).sum::<usize>() + piece.units <= most => {
-                    group.push(piece);
-                }
-                _ => groups.push(vec![piece]),
-            }
-        }
-        groups
-    }
-
-    /// The bytes of a piece in one row block of one tile, as units of `BYTES`. `bytes` begins with the region.
-    #[inline]
-    pub fn units<'b, const BYTES: usize>(
-        &self,
-        bytes: &'b [u8],
-        (tile, row_block): (usize, usize),
-        piece: Piece,
-    ) -> &'b [[u8; BYTES]] {
-        let first = tile * self.tile_units + row_block * self.block_units + piece.before;
-        &bytes.as_chunks().0[first..first + piece.units]
-    }
-}
-
 /// The 16 answers h and l for one pair or triple of activations, by index or magnitude.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
@@ -341,6 +281,32 @@ pub(super) type Quad = [[u8; 32]; 4];
 /// Up to 64 quads of columns of one block of 32 rows.
 pub(super) type Panel = [Quad; 64];
 
+/// Where codes are decoded to.
+pub(super) enum Decoded {
+    /// 32 rows.
+    Narrow(Box<Panel>),
+    /// 64 rows, with AVX-512.
+    Wide(Box<panel_avx512vnni::Panel>),
+}
+
+impl Decoded {
+    /// Allocates what that multiplier takes.
+    pub fn of(multiplier: Multiplier) -> Self {
+        match multiplier {
+            Multiplier::Avx512Vnni(_) => Self::Wide(panel_avx512vnni::Panel::new()),
+            _ => Self::Narrow(Box::new([[[0; 32]; 4]; 64])),
+        }
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Narrow(panel) => size_of_val(&**panel),
+            Self::Wide(panel) => size_of_val(&**panel),
+        }
+    }
+}
+
 /// Four columns of 32 rows, whose bytes stand in the order 0-7, 16-23, 8-15, 24-31, to a quad.
 #[target_feature(enable = "avx2")]
 #[inline]
@@ -376,7 +342,7 @@ pub(super) enum Multiplier {
     Avx2,
     /// The same look-ups, `vpdpbusd` on 256 bits.
     AvxVnni(AvxVnni),
-    /// 64 rows looked up at a time (`tl_avx512`), `vpdpbusd` on 512 bits.
+    /// 64 rows looked up at a time (`tl_avx512`), and multiplied (`tl_panel_avx512`) by `vpdpbusd` on 512 bits.
     Avx512Vnni(Avx512Vnni),
 }
 
@@ -401,11 +367,10 @@ impl Multiplier {
     #[target_feature(enable = "avx2")]
     pub fn add_panel(self, panel: &[Quad], q: (&[i8], usize, usize), out: (&mut Outputs<'_, i32>, usize)) {
         match self {
-            Self::Avx2 => add_panel(panel, q, out),
             // SAFETY: the token proves that this CPU has AVX-VNNI.
             Self::AvxVnni(_) => unsafe { panel_avxvnni::add_panel(panel, q, out) },
-            // SAFETY: the token proves that this CPU has AVX-512 VNNI.
-            Self::Avx512Vnni(_) => unsafe { panel_avx512vnni::add_narrow_panel(panel, q, out) },
+            // AVX-512 multiplies panels of 64 rows (`panel_avx512vnni`).
+            Self::Avx2 | Self::Avx512Vnni(_) => add_panel(panel, q, out),
         }
     }
 }
