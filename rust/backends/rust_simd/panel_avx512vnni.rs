@@ -142,9 +142,12 @@ fn write<P: Packed>(sums: &[i32; ROWS], q_sum: i32, out: &mut [i32]) {
 /// strip sets them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn multiply_strip(panel: &[Quad], vectors: usize, (q, cols, col): (&[i8], usize, usize), sums: &mut Sums) {
+    // Tiles of about the same size: one with few sums would wait for each of them.
     let n = q.len() / cols;
-    let step = n.div_ceil(n.div_ceil(TILE));
-    for (q, sums) in q.chunks(step * cols).zip(sums.0.chunks_mut(step)) {
+    let tiles = n.div_ceil(TILE);
+    for tile in 0..tiles {
+        let tile = n * tile / tiles..n * (tile + 1) / tiles;
+        let (q, sums) = (&q[tile.start * cols..tile.end * cols], &mut sums.0[tile]);
         let q = (q, cols, col);
         match q.0.len() / cols {
             1 => multiply_columns::<1>(panel, vectors, q, sums),
@@ -189,19 +192,17 @@ fn tile<const V: usize, const C: usize>(
 ) {
     assert!(v + V <= VECTORS && col + 4 * panel.len() <= cols && q.len() == C * cols);
     let mut added = [[_mm512_setzero_si512(); V]; C];
-    for (k, quad) in panel.iter().enumerate() {
-        let mut codes = [_mm512_setzero_si512(); V];
-        for i in 0..V {
-            codes[i] = load(&quad[v + i]);
+    // Four at a time: what a loop needs besides takes the places of products.
+    let (fours, rest) = panel.as_chunks::<4>();
+    for (i, quads) in fours.iter().enumerate() {
+        for (k, quad) in quads.iter().enumerate() {
+            // SAFETY: the panel ends no later than the rows of q.
+            unsafe { add_quad(quad, v, (q, cols, col + 4 * (4 * i + k)), &mut added) };
         }
-        for (c, added) in added.iter_mut().enumerate() {
-            // SAFETY: four activations of row c, as the panel ends no later than the row. Slices of the rows would cost as
-            // much as some of the products.
-            let four = broadcast(unsafe { q.as_ptr().add(c * cols + col + 4 * k).cast::<[i8; 4]>().read() });
-            for (added, &codes) in added.iter_mut().zip(&codes) {
-                *added = _mm512_dpbusd_epi32(*added, codes, four);
-            }
-        }
+    }
+    for (k, quad) in rest.iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { add_quad(quad, v, (q, cols, col + 4 * (4 * fours.len() + k)), &mut added) };
     }
     for (sums, added) in sums.iter_mut().zip(added) {
         let sums = sums.as_chunks_mut::<LANES>().0;
@@ -212,6 +213,32 @@ fn tile<const V: usize, const C: usize>(
                 let sum = if col == 0 { added } else { _mm512_add_epi32(_mm512_loadu_epi32(at), added) };
                 _mm512_storeu_epi32(at, sum);
             }
+        }
+    }
+}
+
+/// Adds the products of four columns.
+///
+/// # Safety
+/// `C` rows of `cols` activations have four columns from `col` on; `v + V` is at most [`VECTORS`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn add_quad<const V: usize, const C: usize>(
+    quad: &Quad,
+    v: usize,
+    (q, cols, col): (&[i8], usize, usize),
+    sums: &mut [[__m512i; V]; C],
+) {
+    let mut codes = [_mm512_setzero_si512(); V];
+    for i in 0..V {
+        // SAFETY: the caller vouches for it.
+        codes[i] = load(unsafe { quad.get_unchecked(v + i) });
+    }
+    for (c, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for it. Slices of the rows would cost as much as some of the products.
+        let four = broadcast(unsafe { q.as_ptr().add(c * cols + col).cast::<[i8; 4]>().read() });
+        for (sum, &codes) in sums.iter_mut().zip(&codes) {
+            *sum = _mm512_dpbusd_epi32(*sum, codes, four);
         }
     }
 }

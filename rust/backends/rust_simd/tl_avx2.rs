@@ -350,7 +350,8 @@ impl Multiplier {
     /// Activation rows up to which looking up is faster than decoding (measured).
     pub fn max_lookup_rows(self, format: WeightFormat) -> usize {
         match self {
-            Self::Avx512Vnni(_) if format == WeightFormat::Tl1 => 4,
+            Self::Avx512Vnni(_) if format == WeightFormat::Tl1 => 2,
+            Self::Avx512Vnni(_) => 4,
             _ => 8,
         }
     }
