@@ -14,6 +14,7 @@ namespace avx2 {
 namespace {
 
 constexpr size_t kVector = 8;
+constexpr size_t kAheadBytes = 2048; // values come from memory: how far ahead they are asked for
 
 // exp of eight values, docs/NUMERICS.md.
 inline __m256 exponential(__m256 x) {
@@ -57,7 +58,9 @@ inline void mix_tile(const FloatRows &v, size_t n, size_t first, const float *p,
         }
     }
     const uint8_t *row = v.bytes;
+    const size_t offset = first * (kHalf ? 2 : 4);
     for (size_t t = 0; t < n; ++t, row += v.row_bytes) {
+        _mm_prefetch(reinterpret_cast<const char *>(row + offset + kAheadBytes), _MM_HINT_T0);
         __m256 values[kVectors];
         for (int i = 0; i < kVectors; ++i) {
             values[i] = load_value(row, first + static_cast<size_t>(i) * kVector, kHalf);

@@ -8,11 +8,12 @@
 use crate::bitnet::formats::WeightFormat;
 use crate::bitnet::quant::{QuantError, absmax};
 use half::f16;
+use std::sync::OnceLock;
 
 /// Partial sums of a product of floats.
 const LANES: usize = 32;
-/// Outputs of a mix that are summed together.
-const MIXED: usize = 64;
+/// How far ahead of their use keys and values are asked for, in bytes.
+const AHEAD_BYTES: usize = 2048;
 
 /// Rows whose norms are computed together.
 pub(crate) const NORM_ROWS: usize = 4;
@@ -62,15 +63,22 @@ pub trait VectorLoops: Send + Sync {
 
 /// The fastest loops that run here.
 pub fn vector_loops() -> &'static dyn VectorLoops {
-    #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
-    {
-        use super::detect::Avx2;
-        static AVX2: std::sync::OnceLock<Option<Avx2>> = std::sync::OnceLock::new();
-        if let Some(token) = AVX2.get_or_init(|| Avx2::detect().ok()) {
-            return token;
+    available_loops().last().map_or(&Portable, |loops| &**loops)
+}
+
+/// All loops that run here, from the plainest to the fastest.
+pub fn available_loops() -> &'static [Box<dyn VectorLoops>] {
+    static FOUND: OnceLock<Vec<Box<dyn VectorLoops>>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let mut loops: Vec<Box<dyn VectorLoops>> = vec![Box::new(Portable)];
+        #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+        {
+            use super::detect::{Avx2, Avx512Vnni};
+            loops.extend(Avx2::detect().map(|token| Box::new(token) as Box<dyn VectorLoops>));
+            loops.extend(Avx512Vnni::detect().map(|token| Box::new(token) as Box<dyn VectorLoops>));
         }
-    }
-    &Portable
+        loops
+    })
 }
 
 /// The loops as they stand below, for any CPU.
@@ -83,6 +91,9 @@ pub(super) trait Halves {
     fn widen(values: &[f16; 8]) -> [f32; 8];
     /// Eight at a time.
     fn narrow(values: &[f32; 8]) -> [f16; 8];
+    /// Says that the cache line there, if there is one, will be needed: a cache of keys and values is read head by head,
+    /// and comes from memory.
+    fn ask_for(_: *const u8) {}
 }
 
 impl Halves for Portable {
@@ -326,6 +337,8 @@ pub(super) fn to_f16<H: Halves>(x: &[f32], y: &mut [f16]) {
 
 /// Keys or values as they are kept, and how they become float32.
 trait Kept<T> {
+    /// Says that what stands [`AHEAD_BYTES`] behind these will be needed.
+    fn ask_for(_: &[T; LANES]) {}
     fn eight(values: &[T; 8]) -> [f32; 8];
     fn one(value: T) -> f32;
 }
@@ -346,6 +359,11 @@ impl Kept<f32> for Floats {
 }
 
 impl<H: Halves> Kept<f16> for H {
+    #[inline(always)]
+    fn ask_for(values: &[f16; LANES]) {
+        H::ask_for(values.as_ptr().cast::<u8>().wrapping_add(AHEAD_BYTES));
+    }
+
     #[inline(always)]
     fn eight(values: &[f16; 8]) -> [f32; 8] {
         H::widen(values)
@@ -369,10 +387,12 @@ pub(super) fn scores_f16<H: Halves>(keys: &[f16], q: &[f32], multiplier: f32, sc
 
 #[inline(always)]
 fn scores_of<T: Copy, K: Kept<T>>(keys: &[T], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    let (qs, q_rest) = q.as_chunks::<LANES>();
     for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
+        let (keys, keys_rest) = key.as_chunks::<LANES>();
         let mut lanes = [0.0; LANES];
-        let ((keys, keys_rest), (qs, q_rest)) = (key.as_chunks::<LANES>(), q.as_chunks::<LANES>());
         for (key, q) in keys.iter().zip(qs) {
+            K::ask_for(key);
             let mut wide = [0.0; LANES];
             for (wide, key) in wide.as_chunks_mut::<8>().0.iter_mut().zip(key.as_chunks::<8>().0) {
                 *wide = K::eight(key);
@@ -381,11 +401,19 @@ fn scores_of<T: Copy, K: Kept<T>>(keys: &[T], q: &[f32], multiplier: f32, scores
                 lanes[l] = wide[l].mul_add(q[l], lanes[l]);
             }
         }
-        for (lane, (&key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
-            *lane = K::one(key).mul_add(*q, *lane);
-        }
+        // A copy is changed: lanes that may be indexed by a variable would stay in memory.
+        let lanes = if keys_rest.is_empty() { lanes } else { with_rest::<T, K>(lanes, keys_rest, q_rest) };
         *score = added_in_halves(lanes) * multiplier;
     }
+}
+
+/// The lanes with the last columns, fewer than there are lanes.
+#[inline(never)]
+fn with_rest<T: Copy, K: Kept<T>>(mut lanes: [f32; LANES], key: &[T], q: &[f32]) -> [f32; LANES] {
+    for (lane, (&key, q)) in lanes.iter_mut().zip(key.iter().zip(q)) {
+        *lane = K::one(key).mul_add(*q, *lane);
+    }
+    lanes
 }
 
 /// Written out with fixed sizes: a loop over halves is left as a loop over memory.
@@ -409,38 +437,41 @@ pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
 
 #[inline(always)]
 fn mix_of<T: Copy, K: Kept<T>>(values: &[T], p: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
     let width = out.len();
-    let (blocks, rest) = out.as_chunks_mut::<MIXED>();
-    let rest_start = blocks.len() * MIXED;
-    for (block, out) in blocks.iter_mut().enumerate() {
-        // A copy, which stays in registers while the positions pass.
-        let mut sums = *out;
-        for (&p, value) in p.iter().zip(values.chunks_exact(width)) {
-            let (eights, _) = value[block * MIXED..][..MIXED].as_chunks::<8>();
-            for (sums, value) in sums.as_chunks_mut::<8>().0.iter_mut().zip(eights) {
+    let wide = width / (2 * LANES) * 2 * LANES;
+    for at in (0..wide).step_by(2 * LANES) {
+        mix_columns::<T, K, { 2 * LANES }>((values, width), at, p, out);
+    }
+    let whole = width / LANES * LANES;
+    if whole > wide {
+        mix_columns::<T, K, LANES>((values, width), wide, p, out);
+    }
+    for (at, out) in out.iter_mut().enumerate().skip(whole) {
+        *out =
+            p.iter().zip(values.chunks_exact(width)).fold(0.0, |sum, (&p, v)| p.mul_add(K::one(v[at]), sum));
+    }
+}
+
+/// `N` columns from `at` on, whose sums stay in registers while the positions pass.
+#[inline(always)]
+fn mix_columns<T: Copy, K: Kept<T>, const N: usize>(
+    (values, width): (&[T], usize),
+    at: usize,
+    p: &[f32],
+    out: &mut [f32],
+) {
+    let mut sums = [0.0; N];
+    for (&p, value) in p.iter().zip(values.chunks_exact(width)) {
+        for (sums, value) in sums.as_chunks_mut().0.iter_mut().zip(value[at..at + N].as_chunks().0) {
+            K::ask_for(value);
+            let sums: &mut [f32; LANES] = sums;
+            for (sums, value) in sums.as_chunks_mut::<8>().0.iter_mut().zip(value.as_chunks::<8>().0) {
                 let value = K::eight(value);
                 for l in 0..8 {
                     sums[l] = p.mul_add(value[l], sums[l]);
                 }
             }
         }
-        *out = sums;
     }
-    if rest.is_empty() {
-        return;
-    }
-    for (&p, value) in p.iter().zip(values.chunks_exact(width)) {
-        let value = &value[rest_start..];
-        let ((to, to_rest), (from, from_rest)) = (rest.as_chunks_mut::<8>(), value.as_chunks::<8>());
-        for (out, value) in to.iter_mut().zip(from) {
-            let value = K::eight(value);
-            for l in 0..8 {
-                out[l] = p.mul_add(value[l], out[l]);
-            }
-        }
-        for (out, &value) in to_rest.iter_mut().zip(from_rest) {
-            *out = p.mul_add(K::one(value), *out);
-        }
-    }
+    out[at..at + N].copy_from_slice(&sums);
 }

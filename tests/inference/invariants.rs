@@ -4,7 +4,7 @@
 use super::golden::{batch, bits, engine, options, prompt, step, subjects, tiny_file};
 use super::models::{Made, small};
 use bitnet_perfgate::backends::rust_scalar::RustScalar;
-use bitnet_perfgate::backends::vector::{Portable, vector_loops};
+use bitnet_perfgate::backends::vector::{Portable, available_loops};
 use bitnet_perfgate::bitnet::formats::WeightFormat;
 use bitnet_perfgate::bitnet::model::FloatType;
 use bitnet_perfgate::bitnet::model::config::Architecture;
@@ -113,10 +113,11 @@ fn architectures_heads_and_formats_give_the_same_bits_on_every_backend() {
         let expected =
             run(Transformer::with_loops(&RustScalar, &Portable, &graph, &tensors, &options).expect("made"));
         assert!(expected.iter().any(|bits| *bits != expected[0]), "{case:?}: all logits are equal");
-        let fast =
-            run(Transformer::with_loops(&RustScalar, vector_loops(), &graph, &tensors, &options)
-                .expect("made"));
-        assert!(fast == expected, "{case:?}: vector loops");
+        for (index, loops) in available_loops().iter().enumerate() {
+            let loops = &**loops;
+            let fast = Transformer::with_loops(&RustScalar, loops, &graph, &tensors, &options).expect("made");
+            assert!(run(fast) == expected, "{case:?}: vector loops {index}");
+        }
         for backend in subjects() {
             let options = RunOptions { threads: 2, ..options };
             let answer = run(Transformer::new(backend.as_ref(), &graph, &tensors, &options).expect("made"));

@@ -1,8 +1,8 @@
-//! Vector loops: the fastest that run here against the plain ones, bit for bit at every length around the lanes; and the
+//! Vector loops: all that run here against the plain ones, bit for bit at every length around the lanes; and the
 //! plain ones against f64.
 
 use super::golden::bits;
-use bitnet_perfgate::backends::vector::{Portable, VectorLoops, vector_loops};
+use bitnet_perfgate::backends::vector::{Portable, VectorLoops, available_loops};
 use bitnet_perfgate::bitnet::formats::WeightFormat;
 use bitnet_perfgate::rng::Rng;
 use half::f16;
@@ -19,14 +19,15 @@ fn halves(values: &[f32]) -> Vec<f16> {
     values.iter().map(|&x| f16::from_f32(x)).collect()
 }
 
-/// Both loops on the same inputs, `n` values to write, first filled with what must be overwritten.
+/// All loops on the same inputs, `n` values to write, first filled with what must be overwritten.
 fn same(what: &str, n: usize, run: impl Fn(&dyn VectorLoops, &mut [f32])) {
-    let results = [&Portable as &dyn VectorLoops, vector_loops()].map(|loops| {
+    let results = available_loops().iter().map(|loops| {
         let mut out = values(n, 3.0, 99);
-        run(loops, &mut out);
+        run(&**loops, &mut out);
         bits(&out)
     });
-    assert!(results[0] == results[1], "{what}, {n} values");
+    let results: Vec<_> = results.collect();
+    assert!(results.iter().all(|result| *result == results[0]), "{what}, {n} values");
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn the_norm_of_a_row_does_not_depend_on_the_rows_beside_it() {
                     (1.0 / ((sum / n as f64) as f32 + 1e-5).sqrt()).to_bits()
                 })
                 .collect();
-            for loops in [&Portable as &dyn VectorLoops, vector_loops()] {
+            for loops in available_loops() {
                 let mut multipliers = values(rows, 3.0, 99);
                 loops.norm_multipliers(&x, 1e-5, &mut multipliers);
                 assert_eq!(bits(&multipliers), expected, "{rows} rows of {n}");
@@ -89,16 +90,20 @@ fn quantisation_agrees_and_names_the_first_bad_value() {
         for n in LENGTHS {
             for scale in [0.0, 1e-9, 1.0, 1e30] {
                 let x = values(n, scale, 7);
-                let results = [&Portable as &dyn VectorLoops, vector_loops()].map(|loops| {
+                let results = available_loops().iter().map(|loops| {
                     let mut q = vec![99; n];
                     (loops.quantize(format, &x, &mut q).map(f32::to_bits), q)
                 });
-                assert_eq!(results[0], results[1], "{format} {n} {scale}");
+                let results: Vec<_> = results.collect();
+                assert!(
+                    results.iter().all(|result| *result == results[0]),
+                    "{format} {n} {scale}: {results:?}"
+                );
             }
             let mut x = values(n, 1.0, 8);
             (x[n / 2], x[n - 1]) = (f32::NAN, f32::INFINITY);
             let first = if n / 2 == n - 1 { n - 1 } else { n / 2 };
-            for loops in [&Portable as &dyn VectorLoops, vector_loops()] {
+            for loops in available_loops() {
                 assert_eq!(loops.quantize(format, &x, &mut vec![0; n]), Err(first), "{format} {n}");
             }
         }

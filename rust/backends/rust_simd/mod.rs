@@ -28,7 +28,7 @@ mod tl_avx512;
 mod tl_pack_avx2;
 mod tl_panel_avx512;
 mod tl_region;
-mod vector_avx2;
+mod vector;
 
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
 use crate::team::{self, Outputs};

@@ -230,9 +230,9 @@ unsafe fn add_quad<const V: usize, const C: usize>(
     sums: &mut [[__m512i; V]; C],
 ) {
     let mut codes = [_mm512_setzero_si512(); V];
-    for i in 0..V {
+    for (i, codes) in codes.iter_mut().enumerate() {
         // SAFETY: the caller vouches for it.
-        codes[i] = load(unsafe { quad.get_unchecked(v + i) });
+        *codes = load(unsafe { quad.get_unchecked(v + i) });
     }
     for (c, sums) in sums.iter_mut().enumerate() {
         // SAFETY: the caller vouches for it. Slices of the rows would cost as much as some of the products.
