@@ -3,17 +3,18 @@
 //!
 //! Every loop is written once, here, in an order that is part of its definition: sums are sequential in f64, or 32 lanes
 //! of f32. [`Portable`] is these loops as they stand. An instruction set compiles the same text again, wider, and brings
-//! its own conversions of halves ([`Halves`]); Rust reorders and contracts no float operation, so the bits are the same.
+//! its own conversions and products ([`Vectors`]); Rust reorders and contracts no float operation, so the bits are the same.
 
 use crate::bitnet::formats::WeightFormat;
 use crate::bitnet::quant::{QuantError, absmax};
 use half::f16;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Partial sums of a product of floats.
 const LANES: usize = 32;
 /// How far ahead of their use keys and values are asked for, in bytes.
-const AHEAD_BYTES: usize = 2048;
+pub(super) const AHEAD_BYTES: usize = 2048;
 
 /// Rows whose norms are computed together.
 pub(crate) const NORM_ROWS: usize = 4;
@@ -85,8 +86,9 @@ pub fn available_loops() -> &'static [Box<dyn VectorLoops>] {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Portable;
 
-/// Conversions between float16 and float32, both exact where they can be and rounded to even where not.
-pub(super) trait Halves {
+/// What an instruction set brings of its own: conversions between float16 and float32, both exact where they can be and
+/// rounded to even where not, and products.
+pub(super) trait Vectors {
     /// Eight at a time.
     fn widen(values: &[f16; 8]) -> [f32; 8];
     /// Eight at a time.
@@ -94,9 +96,23 @@ pub(super) trait Halves {
     /// Says that the cache line there, if there is one, will be needed: a cache of keys and values is read head by head,
     /// and comes from memory.
     fn ask_for(_: *const u8) {}
+    /// [`product`] of each of four keys.
+    fn products_f32(keys: [&[f32]; 4], q: &[f32]) -> [f32; 4]
+    where
+        Self: Sized,
+    {
+        keys.map(|key| product::<f32, Floats<Self>>(key, q))
+    }
+    /// The same of keys in float16.
+    fn products_f16(keys: [&[f16]; 4], q: &[f32]) -> [f32; 4]
+    where
+        Self: Sized,
+    {
+        keys.map(|key| product::<f16, Self>(key, q))
+    }
 }
 
-impl Halves for Portable {
+impl Vectors for Portable {
     fn widen(values: &[f16; 8]) -> [f32; 8] {
         values.map(f16::to_f32)
     }
@@ -173,7 +189,7 @@ impl VectorLoops for Portable {
     }
 
     fn scores_f32(&self, keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
-        scores_f32(keys, q, multiplier, scores);
+        scores_f32::<Self>(keys, q, multiplier, scores);
     }
 
     fn scores_f16(&self, keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]) {
@@ -185,7 +201,7 @@ impl VectorLoops for Portable {
     }
 
     fn mix_f32(&self, values: &[f32], p: &[f32], out: &mut [f32]) {
-        mix_f32(values, p, out);
+        mix_f32::<Self>(values, p, out);
     }
 
     fn mix_f16(&self, values: &[f16], p: &[f32], out: &mut [f32]) {
@@ -283,9 +299,23 @@ pub(super) fn exp(x: f32) -> f32 {
     if n > 127.0 { f32::INFINITY } else { y }
 }
 
+/// The largest score; of whatever is no number, nothing. In lanes: any order finds the same.
+#[inline(always)]
+fn maximum(scores: &[f32]) -> f32 {
+    let larger = |m: f32, s: f32| if s > m { s } else { m };
+    let (groups, rest) = scores.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for group in groups {
+        for l in 0..LANES {
+            lanes[l] = larger(lanes[l], group[l]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &s| larger(m, s))
+}
+
 #[inline(always)]
 pub(super) fn softmax(scores: &mut [f32]) {
-    let m = scores.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
+    let m = maximum(scores);
     scores.iter_mut().for_each(|s| *s = exp(*s - m));
     let sum = scores.iter().fold(0.0_f64, |sum, &e| sum + f64::from(e));
     let multiplier = (1.0 / sum) as f32;
@@ -315,23 +345,23 @@ fn rotated(a: f32, b: f32, cos: f32, sin: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
-pub(super) fn round_to_f16<H: Halves>(x: &mut [f32]) {
+pub(super) fn round_to_f16<V: Vectors>(x: &mut [f32]) {
     let (eights, rest) = x.as_chunks_mut::<8>();
-    eights.iter_mut().for_each(|eight| *eight = H::widen(&H::narrow(eight)));
+    eights.iter_mut().for_each(|eight| *eight = V::widen(&V::narrow(eight)));
     rest.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32());
 }
 
 #[inline(always)]
-pub(super) fn widen_f16<H: Halves>(x: &[f16], y: &mut [f32]) {
+pub(super) fn widen_f16<V: Vectors>(x: &[f16], y: &mut [f32]) {
     let ((from, from_rest), (to, to_rest)) = (x.as_chunks::<8>(), y.as_chunks_mut::<8>());
-    from.iter().zip(to).for_each(|(x, y)| *y = H::widen(x));
+    from.iter().zip(to).for_each(|(x, y)| *y = V::widen(x));
     from_rest.iter().zip(to_rest).for_each(|(x, y)| *y = x.to_f32());
 }
 
 #[inline(always)]
-pub(super) fn to_f16<H: Halves>(x: &[f32], y: &mut [f16]) {
+pub(super) fn to_f16<V: Vectors>(x: &[f32], y: &mut [f16]) {
     let ((from, from_rest), (to, to_rest)) = (x.as_chunks::<8>(), y.as_chunks_mut::<8>());
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = H::narrow(from));
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = V::narrow(from));
     to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = f16::from_f32(*from));
 }
 
@@ -341,12 +371,13 @@ trait Kept<T> {
     fn ask_for(_: &[T; LANES]) {}
     fn eight(values: &[T; 8]) -> [f32; 8];
     fn one(value: T) -> f32;
+    fn products(keys: [&[T]; 4], q: &[f32]) -> [f32; 4];
 }
 
 /// Kept as float32.
-struct Floats;
+struct Floats<V>(PhantomData<V>);
 
-impl Kept<f32> for Floats {
+impl<V: Vectors> Kept<f32> for Floats<V> {
     #[inline(always)]
     fn eight(values: &[f32; 8]) -> [f32; 8] {
         *values
@@ -356,64 +387,82 @@ impl Kept<f32> for Floats {
     fn one(value: f32) -> f32 {
         value
     }
+
+    #[inline(always)]
+    fn products(keys: [&[f32]; 4], q: &[f32]) -> [f32; 4] {
+        V::products_f32(keys, q)
+    }
 }
 
-impl<H: Halves> Kept<f16> for H {
+impl<V: Vectors> Kept<f16> for V {
     #[inline(always)]
     fn ask_for(values: &[f16; LANES]) {
-        H::ask_for(values.as_ptr().cast::<u8>().wrapping_add(AHEAD_BYTES));
+        V::ask_for(values.as_ptr().cast::<u8>().wrapping_add(AHEAD_BYTES));
     }
 
     #[inline(always)]
     fn eight(values: &[f16; 8]) -> [f32; 8] {
-        H::widen(values)
+        V::widen(values)
     }
 
     #[inline(always)]
     fn one(value: f16) -> f32 {
         value.to_f32()
     }
+
+    #[inline(always)]
+    fn products(keys: [&[f16]; 4], q: &[f32]) -> [f32; 4] {
+        V::products_f16(keys, q)
+    }
 }
 
 #[inline(always)]
-pub(super) fn scores_f32(keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
-    scores_of::<f32, Floats>(keys, q, multiplier, scores);
+pub(super) fn scores_f32<V: Vectors>(keys: &[f32], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    scores_of::<f32, Floats<V>>(keys, q, multiplier, scores);
 }
 
 #[inline(always)]
-pub(super) fn scores_f16<H: Halves>(keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]) {
-    scores_of::<f16, H>(keys, q, multiplier, scores);
+pub(super) fn scores_f16<V: Vectors>(keys: &[f16], q: &[f32], multiplier: f32, scores: &mut [f32]) {
+    scores_of::<f16, V>(keys, q, multiplier, scores);
 }
 
+/// Four keys at a time where there are only whole groups of lanes.
 #[inline(always)]
 fn scores_of<T: Copy, K: Kept<T>>(keys: &[T], q: &[f32], multiplier: f32, scores: &mut [f32]) {
-    let (qs, q_rest) = q.as_chunks::<LANES>();
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
-        let (keys, keys_rest) = key.as_chunks::<LANES>();
-        let mut lanes = [0.0; LANES];
-        for (key, q) in keys.iter().zip(qs) {
-            K::ask_for(key);
-            let mut wide = [0.0; LANES];
-            for (wide, key) in wide.as_chunks_mut::<8>().0.iter_mut().zip(key.as_chunks::<8>().0) {
-                *wide = K::eight(key);
-            }
-            for l in 0..LANES {
-                lanes[l] = wide[l].mul_add(q[l], lanes[l]);
-            }
+    let d = q.len();
+    let together = if d.is_multiple_of(LANES) { scores.len() / 4 } else { 0 };
+    let (fours, rest) = scores.split_at_mut(4 * together);
+    let (four_keys, keys) = keys.split_at(4 * together * d);
+    for (scores, keys) in fours.as_chunks_mut::<4>().0.iter_mut().zip(four_keys.chunks_exact(4 * d)) {
+        let products = K::products([0, 1, 2, 3].map(|i| &keys[i * d..][..d]), q);
+        for (score, product) in scores.iter_mut().zip(products) {
+            *score = product * multiplier;
         }
-        // A copy is changed: lanes that may be indexed by a variable would stay in memory.
-        let lanes = if keys_rest.is_empty() { lanes } else { with_rest::<T, K>(lanes, keys_rest, q_rest) };
-        *score = added_in_halves(lanes) * multiplier;
+    }
+    for (score, key) in rest.iter_mut().zip(keys.chunks_exact(d)) {
+        *score = product::<T, K>(key, q) * multiplier;
     }
 }
 
-/// The lanes with the last columns, fewer than there are lanes.
-#[inline(never)]
-fn with_rest<T: Copy, K: Kept<T>>(mut lanes: [f32; LANES], key: &[T], q: &[f32]) -> [f32; LANES] {
-    for (lane, (&key, q)) in lanes.iter_mut().zip(key.iter().zip(q)) {
+/// The product of a key and a query, in lanes.
+#[inline(always)]
+fn product<T: Copy, K: Kept<T>>(key: &[T], q: &[f32]) -> f32 {
+    let ((keys, keys_rest), (qs, q_rest)) = (key.as_chunks::<LANES>(), q.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (key, q) in keys.iter().zip(qs) {
+        K::ask_for(key);
+        let mut wide = [0.0; LANES];
+        for (wide, key) in wide.as_chunks_mut::<8>().0.iter_mut().zip(key.as_chunks::<8>().0) {
+            *wide = K::eight(key);
+        }
+        for l in 0..LANES {
+            lanes[l] = wide[l].mul_add(q[l], lanes[l]);
+        }
+    }
+    for (lane, (&key, q)) in lanes.iter_mut().zip(keys_rest.iter().zip(q_rest)) {
         *lane = K::one(key).mul_add(*q, *lane);
     }
-    lanes
+    added_in_halves(lanes)
 }
 
 /// Written out with fixed sizes: a loop over halves is left as a loop over memory.
@@ -426,13 +475,13 @@ fn added_in_halves(lanes: [f32; LANES]) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn mix_f32(values: &[f32], p: &[f32], out: &mut [f32]) {
-    mix_of::<f32, Floats>(values, p, out);
+pub(super) fn mix_f32<V: Vectors>(values: &[f32], p: &[f32], out: &mut [f32]) {
+    mix_of::<f32, Floats<V>>(values, p, out);
 }
 
 #[inline(always)]
-pub(super) fn mix_f16<H: Halves>(values: &[f16], p: &[f32], out: &mut [f32]) {
-    mix_of::<f16, H>(values, p, out);
+pub(super) fn mix_f16<V: Vectors>(values: &[f16], p: &[f32], out: &mut [f32]) {
+    mix_of::<f16, V>(values, p, out);
 }
 
 #[inline(always)]
