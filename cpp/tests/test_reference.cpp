@@ -818,7 +818,7 @@ int main() {
     }
     context = "enumeration";
     CHECK(all_backends_tested(tested));
-    CHECK(bitnet_cpp_reference(5) == nullptr && bitnet_cpp_reference(UINT32_MAX) == nullptr);
+    CHECK(bitnet_cpp_reference(6) == nullptr && bitnet_cpp_reference(UINT32_MAX) == nullptr);
     std::printf("%zu passed, %zu failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }
