@@ -59,8 +59,9 @@ mod ffi {
     /// The reference is optimised in every cargo profile; contraction would change its results.
     const FLAGS: [&str; 4] = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"];
     /// Files whose name ends so are compiled for that instruction set and called only after detection.
-    const ISAS: [(&str, &str); 4] = [
+    const ISAS: [(&str, &str); 5] = [
         ("_avx2.cpp", "-mavx2 -mfma -mf16c"),
+        ("_avxvnni.cpp", "-mavx2 -mfma -mf16c -mavxvnni"),
         ("_avx512vnni.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"),
         ("_neon.cpp", "-march=armv8-a"),
         ("_neondotprod.cpp", "-march=armv8.2-a+dotprod"),
@@ -127,8 +128,7 @@ mod ffi {
 
     fn bindings() -> bindgen::Bindings {
         // libclang from PyPI has no builtin headers; the compiler's own serve (stdint.h includes stddef.h).
-        let cc = env::var("CC").unwrap_or("cc".into());
-        let include = output(&cc, &["-print-file-name=include"]);
+        let include = output(&env::var("CC").unwrap_or("cc".into()), &["-print-file-name=include"]);
         bindgen::Builder::default()
             .header(HEADER)
             .clang_args(["-std=c99", "-idirafter", &include])

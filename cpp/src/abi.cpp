@@ -32,6 +32,9 @@
 #else
 #define BNB_AARCH64 0
 #endif
+#if BNB_X86_64
+#include <cpuid.h>
+#endif
 #if BNB_AARCH64 && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -338,6 +341,25 @@ bnb_status avx2_available(const char **why) noexcept {
     return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
 }
 
+bnb_status avxvnni_available(const char **why) noexcept {
+    const bnb_status status = avx2_available(why);
+    if (status != BNB_OK) {
+        return status;
+    }
+    const char *missing = "";
+#if BNB_X86_64
+    // Not every compiler's builtin knows this name. AVX2 being usable, so is its VEX-encoded extension.
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) == 0 || (eax >> 4 & 1) == 0) {
+        missing = "this CPU has no AVX-VNNI";
+    }
+#endif
+    if (why != nullptr) {
+        *why = missing;
+    }
+    return *missing == '\0' ? BNB_OK : BNB_UNAVAILABLE;
+}
+
 bnb_status avx512vnni_available(const char **why) noexcept {
     const bnb_status status = avx2_available(why);
     if (status != BNB_OK) {
@@ -408,7 +430,14 @@ constexpr Kernels kAvx2 = {
     bnb::make_tl2_avx2,
 };
 
-// Loops that memory bounds are the AVX2 ones.
+// With VNNI, loops that memory bounds are the AVX2 ones.
+constexpr Kernels kAvxVnni = {
+    bnb::max_abs_bits_avx2, bnb::quantize_row_avx2,   bnb::ternarize_absmean_avx2, bnb::ternarize_signs_avx2,
+    bnb::dequantize_avx2,   bnb::scale_dots_avx2,     bnb::pack_i2s_avx2,          bnb::unpack_i2s_avx2,
+    bnb::pack_tl_tile_avx2, bnb::unpack_tl_tile_avx2, bnb::make_i2s_avxvnni,       bnb::make_tl1_avxvnni,
+    bnb::make_tl2_avxvnni,
+};
+
 constexpr Kernels kAvx512Vnni = {
     bnb::max_abs_bits_avx2,    bnb::quantize_row_avx2,   bnb::ternarize_absmean_avx2,
     bnb::ternarize_signs_avx2, bnb::dequantize_avx2,     bnb::scale_dots_avx2,
@@ -419,6 +448,7 @@ constexpr Kernels kAvx512Vnni = {
 constexpr const FloatKernels &kAvx2Floats = bnb::kFloatAvx2;
 #else
 constexpr const Kernels &kAvx2 = kPortable; // named, but never available
+constexpr const Kernels &kAvxVnni = kPortable;
 constexpr const Kernels &kAvx512Vnni = kPortable;
 constexpr const FloatKernels &kAvx2Floats = bnb::kFloatPortable;
 #endif
@@ -499,6 +529,7 @@ constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)
 constexpr bnb_api kBackends[] = {
     api<kPortable, bnb::kFloatPortable>("cpp-portable", "portable", portable_available),
     api<kAvx2, kAvx2Floats>("cpp-avx2", "avx2", avx2_available),
+    api<kAvxVnni, kAvx2Floats>("cpp-avxvnni", "avxvnni", avxvnni_available),
     api<kAvx512Vnni, kAvx2Floats>("cpp-avx512vnni", "avx512vnni", avx512vnni_available),
     api<kNeon, kNeonFloats>("cpp-neon", "neon", neon_available),
     api<kNeonDotprod, kNeonFloats>("cpp-neondotprod", "neondotprod", neondotprod_available),

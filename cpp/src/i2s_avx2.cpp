@@ -128,16 +128,18 @@ template <int kColumns> void fill_panel(const int8_t *q, size_t stride, size_t l
     }
 }
 
-// dots[c] = one strip of a weight row times each row of the panel, u form.
+// dots[c] = one strip of a weight row times each row of the panel, u form. Fetches the bytes `ahead` into the
+// cache.
 template <int kColumns>
-inline void strip_dots(const uint8_t *bytes, size_t blocks, const int8_t *panel, int32_t (&dots)[kColumns]) {
+inline void strip_dots(const uint8_t *bytes, size_t blocks, size_t ahead, const int8_t *panel,
+                       int32_t (&dots)[kColumns]) {
     const __m256i mask = _mm256_set1_epi8(3);
     __m256i acc[kColumns];
     for (int c = 0; c < kColumns; ++c) {
         acc[c] = _mm256_setzero_si256();
     }
     for (const uint8_t *end = bytes + blocks * kBlockBytes; bytes != end; bytes += kBlockBytes) {
-        _mm_prefetch(reinterpret_cast<const char *>(bytes + kPrefetch), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char *>(bytes + ahead), _MM_HINT_T0);
         const __m256i b = load(bytes);
 #pragma GCC unroll 4
         for (int group = 0; group < 4; ++group) {
@@ -231,10 +233,12 @@ class I2sAvx2 final : public Product {
         const size_t blocks = cols_ / kBlock;
         for (size_t start = 0; start < blocks; start += kStripBlocks) {
             const size_t strip = blocks - start < kStripBlocks ? blocks - start : kStripBlocks;
+            // What comes next is the same strip of later rows.
+            const size_t ahead = (kPrefetch / (strip * kBlockBytes) + 1) * (cols_ / 4);
             fill_panel<kColumns>(q + start * kBlock, cols_, strip * kBlock, panel);
             for (size_t row = first; row < last; ++row) {
                 int32_t dots[kColumns];
-                strip_dots<kColumns>(row_bytes(row) + start * kBlockBytes, strip, panel, dots);
+                strip_dots<kColumns>(row_bytes(row) + start * kBlockBytes, strip, ahead, panel, dots);
                 for (int c = 0; c < kColumns; ++c) {
                     int32_t *to = out + static_cast<size_t>(c) * rows_ + row;
                     *to = add(start == 0 ? before[c] : *to, dots[c]);

@@ -12,15 +12,21 @@
 // are brought into the order of the groups of two blocks first, a strip of at most 8192 columns at a time: a
 // sum stays below 64 * 2 * 128 * 8192 / 4 = 2^25 in a lane.
 //
-// A few rows (2 to 7) take the same walk with shifted codes, four weight rows by up to four activation rows.
+// A few rows (2 to 6) take the same walk, four weight rows by all of them, and pass along the rows four
+// times, group by group from the highest: between two passes the sums are divided by 4, so that each pass
+// costs one AND for each vector of codes and nothing else. A lane takes 4 * 128 * 128 at most from two
+// blocks, and stays below 2^23.
 //
-// More rows (prefill) are bound by arithmetic: 64 weight rows of a strip are unpacked to a panel once, and
-// every activation row is multiplied by it, see panel_avx512vnni.hpp. Unpacking transposes the packed bytes:
-// the same four bytes of 16 rows come together, and their four groups, shifted and masked, are four vectors
-// of the panel.
+// More rows (prefill) are bound by arithmetic. Unpacking and adding across lanes would take too large a
+// share, so weight rows of a strip are transposed to a panel first: the same four bytes of 16 rows come
+// together, and a lane of the sums is a row. Some rows (7 to 32) multiply by the transposed bytes as they
+// stand, again in four passes: 32 weight rows by up to 12 activation rows. Where more activation rows share
+// it, it pays to unpack the four groups of 64 weight rows, shifted and masked, to a panel of codes:
+// panel_avx512vnni.hpp.
 //
 // Compiled with its own flags and free of the standard library, see quantize_avx2.cpp.
 
+#include "packed_avx512vnni.hpp"
 #include "panel_avx512vnni.hpp"
 #include "product.hpp"
 
@@ -29,11 +35,9 @@ namespace {
 
 using namespace avx512;
 
-constexpr size_t kBlock = 128;
-constexpr size_t kBlockBytes = 32;
-constexpr size_t kStripBlocks = 64; // of the walk along rows
-constexpr size_t kFewRows = 7;      // up to here the walk along rows is faster than making a panel
-constexpr size_t kFewColumns = 4;   // activation rows that walk together
+constexpr size_t kStripBlocks = 64; // of one activation row
+constexpr size_t kFewRows = 6;      // up to here the walk along rows is faster than making a panel
+constexpr size_t kSomeRows = 32;    // up to here a panel of packed bytes is faster than one of codes
 constexpr size_t kPrefetch = 1536;  // bytes ahead in each stream
 
 inline __m512i load(const void *p) {
@@ -107,65 +111,60 @@ inline __m128i dot_rows(const uint8_t *const (&rows)[4], size_t blocks, const in
     return sum_lanes(dots[0], dots[1], dots[2], dots[3]);
 }
 
-// One strip of four weight rows times kColumns staged activation rows, a strip apart.
+// Blocks of a strip of a few rows, an even number: together they fill half of the L1 cache.
+constexpr size_t tile_blocks(int columns) {
+    return 192 / static_cast<size_t>(columns) / 2 * 2;
+}
+
+// One strip of four weight rows times kColumns staged activation rows, a strip apart, u form. On the way it
+// fetches the bytes `ahead` into the cache, those of one row in each pass.
 template <int kColumns>
-inline void dot_tile(const uint8_t *const (&rows)[4], size_t blocks, const int8_t *staged,
+inline void dot_tile(const uint8_t *const (&rows)[4], size_t blocks, size_t ahead, const int8_t *staged,
                      __m128i (&dots)[kColumns]) {
-    const __m512i mask = _mm512_set1_epi8(3);
     __m512i sums[kColumns][4];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int c = 0; c < kColumns; ++c) {
         sums[c][0] = sums[c][1] = sums[c][2] = sums[c][3] = _mm512_setzero_si512();
     }
-    for (size_t block = 0; block < blocks; block += 2, staged += 2 * kBlock) {
-        const __mmask16 lanes = block + 1 < blocks ? 0xffff : 0x00ff;
+    // An odd last block is read with the 32 bytes behind it: of the next row, or the scale and its padding.
+    // The activations there are zeros.
+    const size_t bytes = (blocks + 1) / 2 * 64;
+    __m512i mask = _mm512_set1_epi8(static_cast<char>(0xc0));
+    for (int group = 0;; staged += 64) {
+        const int8_t *q = staged;
+        const uint8_t *const next = rows[group] + ahead;
+        for (size_t at = 0; at < bytes; at += 64, q += 2 * kBlock) {
+            _mm_prefetch(reinterpret_cast<const char *>(next + at), _MM_HINT_T0);
+            __m512i u[4];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            const __m512i b = _mm512_maskz_loadu_epi32(lanes, rows[i] + block * kBlockBytes);
+            for (int i = 0; i < 4; ++i) {
+                u[i] = _mm512_and_si512(mask, load(rows[i] + at));
+            }
+#pragma GCC unroll 6
+            for (int c = 0; c < kColumns; ++c) {
+                const __m512i values =
+                    _mm512_load_si512(q + static_cast<size_t>(c) * tile_blocks(kColumns) * kBlock);
 #pragma GCC unroll 4
-            for (int group = 0; group < 4; ++group) {
-                const __m512i u = _mm512_and_si512(_mm512_srli_epi16(b, 6 - 2 * group), mask);
-#pragma GCC unroll 4
-                for (int c = 0; c < kColumns; ++c) {
-                    const int8_t *q = staged + static_cast<size_t>(c) * kStripBlocks * kBlock + 64 * group;
-                    add_products(sums[c][i], u, _mm512_load_si512(q));
+                for (int i = 0; i < 4; ++i) {
+                    add_products(sums[c][i], u[i], values);
                 }
             }
         }
-    }
+        if (++group == 4) {
+            break;
+        }
+        mask = _mm512_srli_epi16(mask, 2);
+#pragma GCC unroll 6
+        for (int c = 0; c < kColumns; ++c) {
 #pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                quarter(sums[c][i]);
+            }
+        }
+    }
+#pragma GCC unroll 6
     for (int c = 0; c < kColumns; ++c) {
         dots[c] = sum_lanes(sums[c][0], sums[c][1], sums[c][2], sums[c][3]);
-    }
-}
-
-// Bytes 4d .. 4d + 3 of a block of 16 rows -> vector d, a row per 32-bit lane.
-inline void transpose(const uint8_t *const *rows, size_t at, __m512i (&columns)[8]) {
-    __m512i r[8], s[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) { // rows i and i + 8
-        const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows[i] + at));
-        const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(rows[i + 8] + at));
-        r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        const __m512i a = _mm512_unpacklo_epi32(r[i], r[i + 1]), b = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-        const __m512i c = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]),
-                      d = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
-        s[i] = _mm512_unpacklo_epi64(a, c);
-        s[i + 1] = _mm512_unpackhi_epi64(a, c);
-        s[i + 2] = _mm512_unpacklo_epi64(b, d);
-        s[i + 3] = _mm512_unpackhi_epi64(b, d);
-    }
-    // Lanes of 128 bits of s[d]: byte groups d and d + 4 of rows 0-3, then of rows 8-11; of s[d + 4]: the
-    // same for rows 4-7 and 12-15.
-    const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-    const __m512i odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-#pragma GCC unroll 4
-    for (int d = 0; d < 4; ++d) {
-        columns[d] = _mm512_permutex2var_epi64(s[d], even, s[d + 4]);
-        columns[d + 4] = _mm512_permutex2var_epi64(s[d], odd, s[d + 4]);
     }
 }
 
@@ -174,7 +173,9 @@ class I2sAvx512Vnni final : public Product {
     explicit I2sAvx512Vnni(const bnb_weights &weights)
         : bytes_(weights.bytes), rows_(weights.layout.rows), cols_(weights.layout.cols) {}
 
-    size_t row_step(size_t n) const noexcept override { return n <= kFewRows ? 4 : kPanelRows; }
+    size_t row_step(size_t n) const noexcept override {
+        return n <= kFewRows ? 4 : n <= kSomeRows ? kPackedRows : kPanelRows;
+    }
     void reserve(size_t) override {}
     uint64_t bytes() const noexcept override { return 0; }
 
@@ -182,11 +183,10 @@ class I2sAvx512Vnni final : public Product {
                   size_t) noexcept override {
         if (n == 1) {
             walk_one(q, out, first, last);
-        } else if (n <= kFewColumns) {
-            walk_few(q, n, out, first, last);
         } else if (n <= kFewRows) {
-            walk_few(q, (n + 1) / 2, out, first, last);
-            walk_few(q + (n + 1) / 2 * cols_, n / 2, out + (n + 1) / 2 * rows_, first, last);
+            walk_few(q, n, out, first, last);
+        } else if (n <= kSomeRows) {
+            multiply_some(q, n, out, first, last);
         } else {
             for (size_t i = 0; i < n; i += kPassRows) {
                 const size_t pass = n - i < kPassRows ? n - i : kPassRows;
@@ -202,7 +202,7 @@ class I2sAvx512Vnni final : public Product {
         alignas(64) int8_t staged[kStripBlocks * kBlock];
         int32_t sum;
         negated_sums(q, cols_, 1, &sum);
-        const size_t blocks = cols_ / kBlock, quarter = (last - first) / 4;
+        const size_t blocks = cols_ / kBlock, far = (last - first) / 4;
         for (size_t start = 0; start < blocks; start += kStripBlocks) {
             const size_t strip = blocks - start < kStripBlocks ? blocks - start : kStripBlocks;
             stage(q + start * kBlock, strip, staged);
@@ -217,10 +217,10 @@ class I2sAvx512Vnni final : public Product {
                     out[at[i]] = add(start == 0 ? sum : out[at[i]], dots[i]);
                 }
             };
-            for (size_t row = first; row < first + quarter; ++row) {
-                walk({row, row + quarter, row + 2 * quarter, row + 3 * quarter}, 4);
+            for (size_t row = first; row < first + far; ++row) {
+                walk({row, row + far, row + 2 * far, row + 3 * far}, 4);
             }
-            const size_t rest = first + 4 * quarter, end = last - 1;
+            const size_t rest = first + 4 * far, end = last - 1;
             if (rest < last) {
                 walk({rest, rest + 1 < end ? rest + 1 : end, rest + 2 < end ? rest + 2 : end, end},
                      last - rest);
@@ -229,22 +229,24 @@ class I2sAvx512Vnni final : public Product {
     }
 
     void walk_few(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last) const {
-        n == 1   ? walk_one(q, out, first, last)
-        : n == 2 ? walk_columns<2>(q, out, first, last)
+        n == 2   ? walk_columns<2>(q, out, first, last)
         : n == 3 ? walk_columns<3>(q, out, first, last)
-                 : walk_columns<4>(q, out, first, last);
+        : n == 4 ? walk_columns<4>(q, out, first, last)
+        : n == 5 ? walk_columns<5>(q, out, first, last)
+                 : walk_columns<6>(q, out, first, last);
     }
 
     template <int kColumns>
     void walk_columns(const int8_t *q, int32_t *out, size_t first, size_t last) const {
-        alignas(64) int8_t staged[kColumns * kStripBlocks * kBlock];
+        constexpr size_t kStrip = tile_blocks(kColumns);
+        alignas(64) int8_t staged[kColumns * kStrip * kBlock];
         int32_t sums[kColumns];
         negated_sums(q, cols_, kColumns, sums);
         const size_t blocks = cols_ / kBlock;
-        for (size_t start = 0; start < blocks; start += kStripBlocks) {
-            const size_t strip = blocks - start < kStripBlocks ? blocks - start : kStripBlocks;
+        for (size_t start = 0; start < blocks; start += kStrip) {
+            const size_t strip = blocks - start < kStrip ? blocks - start : kStrip;
             for (size_t c = 0; c < kColumns; ++c) {
-                stage(q + c * cols_ + start * kBlock, strip, staged + c * kStripBlocks * kBlock);
+                stage(q + c * cols_ + start * kBlock, strip, staged + c * kStrip * kBlock);
             }
             for (size_t row = first; row < last; row += 4) {
                 const size_t count = last - row < 4 ? last - row : 4;
@@ -253,7 +255,7 @@ class I2sAvx512Vnni final : public Product {
                     rows[i] = row_bytes(row + (i < count ? i : count - 1)) + start * kBlockBytes;
                 }
                 __m128i dots[kColumns];
-                dot_tile<kColumns>(rows, strip, staged, dots);
+                dot_tile<kColumns>(rows, strip, cols_, staged, dots);
                 const auto lanes = static_cast<__mmask8>((1u << count) - 1);
                 for (size_t c = 0; c < kColumns; ++c) {
                     int32_t *to = out + c * rows_ + row;
@@ -265,54 +267,95 @@ class I2sAvx512Vnni final : public Product {
         }
     }
 
-    // n <= kPassRows activation rows by panels.
+    // Panels of packed bytes.
+    void multiply_some(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last) const {
+        alignas(64) uint8_t panel[kPackedRows * kPackedCols / 4];
+        int32_t sums[kSomeRows];
+        negated_sums(q, cols_, n, sums);
+        for_each_strip(first, last, kPackedRows, kPackedCols, [&](const Strip &strip) {
+            fill_packed(strip, panel);
+            const Target target = {out + strip.row, rows_, strip.rows, strip.start == 0 ? sums : nullptr};
+            multiply_packed_rows(panel, strip.blocks, q + strip.start * kBlock, cols_, n, target);
+        });
+    }
+
+    // n <= kPassRows activation rows by panels of codes.
     void multiply_rows(const int8_t *q, size_t n, int32_t *out, size_t first, size_t last) const {
         alignas(64) uint8_t panel[kPanelRows * kStripCols];
         int32_t sums[kPassRows];
         negated_sums(q, cols_, n, sums);
-        for (size_t row = first; row < last; row += kPanelRows) {
-            const size_t count = last - row < kPanelRows ? last - row : kPanelRows;
-            for (size_t k = 0; k < cols_; k += kStripCols) {
-                const size_t strip = cols_ - k < kStripCols ? cols_ - k : kStripCols;
-                // Where the next panel's bytes stand: further along the rows, or in the next 64 rows.
-                const size_t ahead = k + strip < cols_ ? strip / 4 : kPanelRows * cols_ / 4 - k / 4;
-                fill_panel(row, count, k / kBlock, strip / kBlock, ahead, panel);
-                const Target target = {out + row, rows_, count, k == 0 ? sums : nullptr};
-                multiply_panel_rows(panel, strip / 4, q + k, cols_, n, target);
+        for_each_strip(first, last, kPanelRows, kStripCols, [&](const Strip &strip) {
+            fill_panel(strip, panel);
+            const Target target = {out + strip.row, rows_, strip.rows, strip.start == 0 ? sums : nullptr};
+            multiply_panel_rows(panel, strip.blocks * kBlock / 4, q + strip.start * kBlock, cols_, n, target);
+        });
+    }
+
+    // Blocks [start, start + blocks) of some weight rows. What is made of them next stands `ahead` bytes on.
+    struct Strip {
+        size_t row, rows, start, blocks, ahead;
+    };
+
+    template <class Work>
+    void for_each_strip(size_t first, size_t last, size_t most_rows, size_t most_cols, Work work) const {
+        const size_t most = most_cols / kBlock, all = cols_ / kBlock;
+        for (size_t row = first; row < last; row += most_rows) {
+            const size_t rows = last - row < most_rows ? last - row : most_rows;
+            for (size_t start = 0; start < all; start += most) {
+                const size_t blocks = all - start < most ? all - start : most;
+                const size_t next = start + blocks < all ? blocks : most_rows * all - start;
+                work(Strip{row, rows, start, blocks, next * kBlockBytes});
             }
         }
     }
 
-    // Rows beyond `count` repeat the last one. Fetches the bytes `ahead` into the cache.
-    void fill_panel(size_t row, size_t count, size_t start, size_t blocks, size_t ahead,
-                    uint8_t *panel) const {
+    // Rows beyond those that exist repeat the last one.
+    void fill_packed(const Strip &strip, uint8_t *panel) const {
+        for (size_t vector = 0; vector < kPackedVectors; ++vector) {
+            uint8_t *to = panel + 64 * vector;
+            for_each_block(strip, 16 * vector, [&](const __m512i(&columns)[8]) {
+#pragma GCC unroll 8
+                for (size_t d = 0; d < 8; ++d, to += kPackedStep) {
+                    _mm512_store_si512(to, columns[d]);
+                }
+            });
+        }
+    }
+
+    void fill_panel(const Strip &strip, uint8_t *panel) const {
         const __m512i mask = _mm512_set1_epi8(3);
         for (size_t vector = 0; vector < kPanelVectors; ++vector) {
-            const uint8_t *rows[16];
-            for (size_t i = 0; i < 16; ++i) {
-                const size_t at = 16 * vector + i;
-                rows[i] = row_bytes(row + (at < count ? at : count - 1)) + start * kBlockBytes;
-            }
             uint8_t *to = panel + 64 * vector;
-            for (size_t block = 0; block < blocks; ++block, to += kBlock / 4 * kPanelStep) {
-                if (block % 2 == 0) {
-                    for (size_t i = 0; i < 16; ++i) {
-                        const uint8_t *next = rows[i] + block * kBlockBytes + ahead;
-                        _mm_prefetch(reinterpret_cast<const char *>(next), _MM_HINT_T0);
-                    }
-                }
-                __m512i columns[8];
-                transpose(rows, block * kBlockBytes, columns);
+            for_each_block(strip, 16 * vector, [&](const __m512i(&columns)[8]) {
 #pragma GCC unroll 4
                 for (size_t group = 0; group < 4; ++group) {
 #pragma GCC unroll 8
-                    for (size_t d = 0; d < 8; ++d) {
+                    for (size_t d = 0; d < 8; ++d, to += kPanelStep) {
                         const auto shift = static_cast<unsigned>(6 - 2 * group);
-                        _mm512_store_si512(to + (8 * group + d) * kPanelStep,
-                                           _mm512_and_si512(_mm512_srli_epi16(columns[d], shift), mask));
+                        _mm512_store_si512(to, _mm512_and_si512(_mm512_srli_epi16(columns[d], shift), mask));
                     }
                 }
+            });
+        }
+    }
+
+    // The blocks of 16 rows of a strip, transposed.
+    template <class Work> void for_each_block(const Strip &strip, size_t first, Work work) const {
+        const uint8_t *rows[16];
+        for (size_t i = 0; i < 16; ++i) {
+            const size_t at = first + i < strip.rows ? first + i : strip.rows - 1;
+            rows[i] = row_bytes(strip.row + at) + strip.start * kBlockBytes;
+        }
+        for (size_t block = 0; block < strip.blocks; ++block) {
+            if (block % 2 == 0) {
+                for (size_t i = 0; i < 16; ++i) {
+                    const uint8_t *next = rows[i] + block * kBlockBytes + strip.ahead;
+                    _mm_prefetch(reinterpret_cast<const char *>(next), _MM_HINT_T0);
+                }
             }
+            __m512i columns[8];
+            transpose(rows, block * kBlockBytes, columns);
+            work(columns);
         }
     }
 

@@ -37,17 +37,32 @@ inline void add_products(__m512i &sum, __m512i u, __m512i q) {
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(q));
 }
 
+inline __mmask16 lanes_below(size_t count) {
+    return static_cast<__mmask16>(count >= 16 ? 0xffffu : (1u << count) - 1u);
+}
+
 // Where the products of a panel go: out[activation row][weight row], `rows` apart.
 struct Target {
     int32_t *out;          // of the panel's first weight row
     size_t rows;           // distance of activation rows
-    size_t count;          // weight rows of the panel that exist, 1 .. kPanelRows
+    size_t count;          // weight rows of the panel that exist, 1 or more
     const int32_t *before; // per activation row: what the first strip starts from, or NULL for later ones
-};
 
-inline __mmask16 lanes_below(size_t count) {
-    return static_cast<__mmask16>(count >= 16 ? 0xffffu : (1u << count) - 1u);
-}
+    // Adds the sums of one activation row.
+    template <size_t kVectors> void add(const __m512i (&sums)[kVectors], size_t row) const {
+        int32_t *to = out + row * rows;
+#pragma GCC unroll 4
+        for (size_t v = 0; v < kVectors; ++v) {
+            if (16 * v >= count) {
+                break;
+            }
+            const __mmask16 lanes = lanes_below(count - 16 * v);
+            const __m512i start = before == nullptr ? _mm512_maskz_loadu_epi32(lanes, to + 16 * v)
+                                                    : _mm512_set1_epi32(before[row]);
+            _mm512_mask_storeu_epi32(to + 16 * v, lanes, _mm512_add_epi32(start, sums[v]));
+        }
+    }
+};
 
 // q: `steps` times four columns of kColumns activation rows, `stride` apart.
 template <int kColumns>
@@ -78,18 +93,7 @@ void multiply_panel(const uint8_t *panel, size_t steps, const int8_t *q, size_t 
     }
 #pragma GCC unroll 6
     for (int c = 0; c < kColumns; ++c) {
-        int32_t *out = target.out + (first + static_cast<size_t>(c)) * target.rows;
-#pragma GCC unroll 4
-        for (size_t v = 0; v < kPanelVectors; ++v) {
-            if (16 * v >= target.count) {
-                break;
-            }
-            const __mmask16 lanes = lanes_below(target.count - 16 * v);
-            const __m512i before = target.before == nullptr
-                                       ? _mm512_maskz_loadu_epi32(lanes, out + 16 * v)
-                                       : _mm512_set1_epi32(target.before[first + static_cast<size_t>(c)]);
-            _mm512_mask_storeu_epi32(out + 16 * v, lanes, _mm512_add_epi32(before, sums[c][v]));
-        }
+        target.add(sums[c], first + static_cast<size_t>(c));
     }
 }
 

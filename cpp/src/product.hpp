@@ -40,6 +40,9 @@ bnb_status make_tl2_portable(const bnb_weights &weights, size_t n_max, Product *
 bnb_status make_i2s_avx2(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_tl1_avx2(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_tl2_avx2(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_i2s_avxvnni(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_tl1_avxvnni(const bnb_weights &weights, size_t n_max, Product **product);
+bnb_status make_tl2_avxvnni(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_i2s_avx512vnni(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_tl1_avx512vnni(const bnb_weights &weights, size_t n_max, Product **product);
 bnb_status make_tl2_avx512vnni(const bnb_weights &weights, size_t n_max, Product **product);

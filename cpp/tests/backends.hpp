@@ -19,6 +19,9 @@ inline std::vector<std::string> expected_backends() {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
         names.push_back("cpp-avx2");
+        if (__builtin_cpu_supports("avxvnni")) {
+            names.push_back("cpp-avxvnni");
+        }
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
             __builtin_cpu_supports("avx512vnni")) {

@@ -139,7 +139,8 @@ class Handle {
     const bnb_api &api_;
 };
 
-// Shapes at +-1 of every boundary of the formats and of the kernels: 4 rows at a time, 8, 16 and 32 blocks.
+// Shapes at +-1 of every boundary of the formats and of the kernels: 2, 3, 4 and 32 rows at a time, strips of
+// 8, 10, 16, 32, 38, 48, 64 and 96 blocks.
 std::vector<bnb_layout> layouts() {
     std::vector<bnb_layout> all;
     for (const uint64_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33}) {
@@ -154,7 +155,8 @@ std::vector<bnb_layout> layouts() {
     }
     all.push_back(i2s(4, 128 * 128));
     all.push_back(i2s(3, 128 * 129));
-    for (const uint64_t blocks : {7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 54, 64, 65}) {
+    for (const uint64_t blocks :
+         {7, 8, 9, 10, 11, 15, 16, 17, 20, 21, 31, 32, 33, 37, 38, 39, 47, 48, 49, 54, 64, 65, 95, 96, 97}) {
         all.push_back(i2s(5, 128 * blocks));
     }
     for (const uint32_t by : {4u, 8u}) {
@@ -327,11 +329,14 @@ void test_activations(const bnb_api &api) {
 void test_products(const bnb_api &api) {
     for (const bnb_layout &layout : layouts()) {
         Matrix matrix(layout);
-        const size_t most = layout.rows * layout.cols <= 4096 ? 265 : 25;
+        const size_t size = layout.rows * layout.cols, most = size <= 4096        ? 265
+                                                              : size <= 129 * 640 ? 37
+                                                                                  : 25;
         const Handle handle(api, matrix.weights(), most);
         context = std::string(api.name) + " products " + text(layout);
         CHECK(handle.status == BNB_OK);
-        for (const size_t n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 25, 256, 257, 265}) {
+        for (const size_t n :
+             {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 17, 24, 25, 32, 33, 37, 256, 257, 265}) {
             if (n > most) {
                 break;
             }
@@ -345,6 +350,23 @@ void test_products(const bnb_api &api) {
             CHECK(same_bits(out.values(), naive::products(layout, matrix.codes, q.data(), n)));
         }
         CHECK(matrix.bytes.fence_holds());
+    }
+}
+
+// More weights than stay in a cache while every activation row meets them.
+void test_large_products(const bnb_api &api) {
+    Matrix matrix(i2s(133, 128 * 129));
+    const Handle handle(api, matrix.weights(), 13);
+    for (const size_t n : {2, 7, 13}) {
+        context = std::string(api.name) + " large products n " + std::to_string(n);
+        std::vector<int8_t> q(n * matrix.layout.cols);
+        for (int8_t &value : q) {
+            value = static_cast<int8_t>(random_bits());
+        }
+        Fenced<int32_t> out(n * matrix.layout.rows);
+        CHECK(api.matmul_i8_i32(handle.get, q.data(), q.size(), n, out.data(), out.size()) == BNB_OK);
+        CHECK(out.fence_holds());
+        CHECK(same_bits(out.values(), naive::products(matrix.layout, matrix.codes, q.data(), n)));
     }
 }
 
@@ -782,6 +804,7 @@ int main() {
         test_weight_rules(*api);
         test_activations(*api);
         test_products(*api);
+        test_large_products(*api);
         test_threads(*api);
         test_extremes(*api);
         test_linear(*api);
@@ -795,7 +818,7 @@ int main() {
     }
     context = "enumeration";
     CHECK(all_backends_tested(tested));
-    CHECK(bitnet_cpp_reference(5) == nullptr && bitnet_cpp_reference(UINT32_MAX) == nullptr);
+    CHECK(bitnet_cpp_reference(6) == nullptr && bitnet_cpp_reference(UINT32_MAX) == nullptr);
     std::printf("%zu passed, %zu failed\n", passed, failed);
     return failed == 0 ? 0 : 1;
 }

@@ -285,6 +285,7 @@ void test_isa() {
                 check_shape({BNB_FORMAT_TL1, row_block * tiles, bk, by, row_block * tiles * (4 - tiles),
                              size_t(bk) * (bk < 64 ? 3 : 2)});
         check_shape({BNB_FORMAT_TL1, row_block, 4096, by, row_block, 8192});
+        check_shape({BNB_FORMAT_TL1, 2 * row_block, 120, by, 2 * row_block, 960}); // strips end inside blocks
         check_shape({BNB_FORMAT_TL1, 128, 64, by, 256, 2560});
         for (uint32_t bk : {by, 64u})
             check_codes({BNB_FORMAT_TL1, 64, bk, by, 128, 4 * bk});
@@ -299,6 +300,7 @@ void test_isa() {
                         check_shape({BNB_FORMAT_TL2, 32 * tiles, 24 * units, 8, 32 * tiles * (4 - tiles),
                                      24 * units * blocks + rest});
     check_shape({BNB_FORMAT_TL2, 32, 6144, 8, 32, 12288});
+    check_shape({BNB_FORMAT_TL2, 64, 120, 8, 64, 960 + 32}); // strips end inside blocks
     check_shape({BNB_FORMAT_TL2, 128, 96, 8, 256, 2560});
     for (size_t cols : {64, 96, 256})
         check_codes({BNB_FORMAT_TL2, 64, 96, 8, 128, cols});
@@ -309,6 +311,7 @@ void test_isa() {
 const std::vector<Isa> isas = {
 #if defined(__x86_64__)
     {"cpp-avx2", bnb::make_tl1_avx2, bnb::make_tl2_avx2},
+    {"cpp-avxvnni", bnb::make_tl1_avxvnni, bnb::make_tl2_avxvnni},
     {"cpp-avx512vnni", bnb::make_tl1_avx512vnni, bnb::make_tl2_avx512vnni},
 #elif defined(__aarch64__)
     {"cpp-neon", bnb::make_tl1_neon, bnb::make_tl2_neon},

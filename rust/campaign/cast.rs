@@ -348,6 +348,18 @@ mod tests {
         );
     }
 
+    /// A CPU with AVX-VNNI and without AVX-512, as hybrid ones are.
+    #[test]
+    fn where_the_widest_is_avx_vnni_it_meets_its_own() {
+        let (rust, cpp) = (("rust-avxvnni", "avxvnni"), ("cpp-avxvnni", "avxvnni"));
+        let sides = [SCALAR, RUST[0], rust, PORTABLE, CPP[0], cpp];
+        let main = ["rust-scalar", "rust-avxvnni", "cpp-portable", "cpp-avxvnni"];
+        assert_eq!(
+            grouped("cpp-avxvnni", ["rust-avxvnni", "cpp-avxvnni"], &sides),
+            [group(&main, "cpp-avxvnni"), group(&["cpp-avx2", "rust-avx2"], "cpp-avx2")]
+        );
+    }
+
     /// Without a partner of its own a backend is compared with the fastest C++ one, and the pair of the verdict always
     /// meets.
     #[test]
