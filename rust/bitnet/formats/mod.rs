@@ -8,6 +8,7 @@
 pub mod foreign;
 pub mod i2s;
 pub mod identify;
+pub mod repacked;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -104,6 +105,16 @@ pub enum FormatError {
         offset: usize,
         /// What stands there.
         what: String,
+    },
+    /// The same of an order that weights were repacked to: an r64 code 3, a t5 byte of 243 or more.
+    #[error("byte {offset} is {byte}, which is never repacked to {order}: damaged bytes")]
+    InvalidByte {
+        /// The order's name.
+        order: &'static str,
+        /// Offset of the first such byte.
+        offset: usize,
+        /// Its value.
+        byte: u8,
     },
     /// A code to be packed is not ternary.
     #[error("code {index} is {value}, expected -1, 0 or +1")]
