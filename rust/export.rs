@@ -72,7 +72,8 @@ fn export(backend: Arc<dyn Backend>, table: sys::bnb_api) -> Exported {
         name: leaked(backend.name()),
         isa: leaked(backend.isa()),
         build_info,
-        capabilities: u64::from(sys::BNB_CAP_I2_S | sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2)
+        capabilities: u64::from(sys::BNB_CAP_I2_S)
+            | if backend.repacks().is_some() { 0 } else { u64::from(sys::BNB_CAP_TL1 | sys::BNB_CAP_TL2) }
             | if backend.threads() > 1 { u64::from(sys::BNB_CAP_THREADS) } else { 0 },
         matmul_bytes: table.matmul_bytes.filter(|_| says_its_bytes(backend.as_ref())),
         ..table

@@ -1,8 +1,9 @@
 //! Who can compute: every backend behind one trait, and the one list of them.
 //!
-//! A backend is called `<language>-<isa>` (`rust-scalar`, `rust-avx512vnni`, `cpp-portable`, `cpp-avx2`); the same
-//! string stands in tests, benches, the command line, recordings and reports. Unavailable and unsupported
-//! are values with reasons, never silent skips. A backend computes; it never times, compares or falls back.
+//! A backend is called `<language>-<isa>` (`rust-scalar`, `rust-avx512vnni`, `cpp-portable`, `cpp-avx2`), and
+//! `<language>-<isa>-<order>` where it repacks weights (`rust-avx512vnni-t5`); the same string stands in tests, benches,
+//! the command line, recordings and reports. Unavailable and unsupported are values with reasons, never silent skips.
+//! A backend computes; it never times, compares or falls back.
 
 mod build_info;
 pub mod ceilings;
@@ -19,6 +20,7 @@ pub mod rust_scalar;
 pub mod rust_simd;
 pub mod vector;
 
+use crate::bitnet::formats::repacked::Repacked;
 use crate::bitnet::formats::{FormatError, Layout, Weights};
 use crate::bitnet::model::{FloatMatrix, Graph, NamedTensor, RunOptions};
 use crate::team::Outputs;
@@ -137,6 +139,12 @@ pub trait Backend: Send + Sync {
     /// Threads of one product at most.
     fn threads(&self) -> usize {
         1
+    }
+
+    /// The order of its own to which preparing repacks I2_S, where it does. Such a backend is about products of I2_S alone:
+    /// it refuses other formats there, and whatever else it offers is that of the backend without the order in its name.
+    fn repacks(&self) -> Option<Repacked> {
+        None
     }
 
     /// Weights `src` `[rows, cols]` to packed bytes `dst` ([`Layout::packed_bytes`], tail zeroed). Returns the scale.
@@ -289,7 +297,8 @@ pub trait WholeModel {
     fn reset(&mut self) -> Result<(), BackendError>;
 }
 
-/// THE list of backends, from the oracle to the fastest, Rust before C++; those that cannot run here included.
+/// THE list of backends, from the oracle to the fastest, Rust before C++; those that cannot run here included. Those that
+/// repack stand before the one that they are made of: the last one of a language is what a verdict is about.
 pub fn all() -> Vec<Arc<dyn Backend>> {
     let oracle: Arc<dyn Backend> = Arc::new(rust_scalar::RustScalar);
     [vec![oracle], rust_simd_backends(), cpp_backends()].concat()
@@ -300,6 +309,8 @@ fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
     vec![
         Arc::new(rust_simd::RustAvx2::new()),
         Arc::new(rust_simd::RustAvxVnni::new()),
+        Arc::new(rust_simd::RustAvx512VnniR64::new()),
+        Arc::new(rust_simd::RustAvx512VnniT5::new()),
         Arc::new(rust_simd::RustAvx512Vnni::new()),
     ]
 }

@@ -23,6 +23,10 @@ pub(super) fn record(seed: u64, cast: &Cast, recording: &mut Recording) {
         for (set, x) in &sets {
             let name = format!("accuracy/{format}/{GATED_ROWS}x{GATED_COLS}/{set}");
             for backend in std::iter::once(cast.oracle()).chain(cast.compared().iter().map(AsRef::as_ref)) {
+                // What repacks I2_S takes nothing else.
+                if backend.repacks().is_some() && format != WeightFormat::I2S {
+                    continue;
+                }
                 match measured(format, &codes, x, backend) {
                     Ok(found) => recording.accuracy.push(row(&name, backend.name(), &found)),
                     Err(BackendError::Unsupported { what, .. }) => {

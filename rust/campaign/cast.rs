@@ -172,6 +172,11 @@ impl Cast {
         self.counter.is_some() && self.required.iter().any(|required| required == name)
     }
 
+    /// Whether a backend was asked for by its name.
+    pub(super) fn is_requested(&self, name: &str) -> bool {
+        self.requested.iter().any(|requested| requested == name)
+    }
+
     /// Whether a backend takes part only to be shown: built in, required by no rule and asked for by nobody.
     pub(super) fn is_bystander(&self, name: &str) -> bool {
         let named = |names: &[String]| names.iter().any(|known| known == name);

@@ -404,7 +404,12 @@ fn perform(
         if order.index > 0 && cast.is_bystander(backend.name()) {
             continue;
         }
-        let untimed = timing::why_untimed(workload, backend.isa());
+        let asked_for = cast.is_requested(backend.name());
+        if !asked_for && timing::beside_the_point(workload, backend) {
+            continue;
+        }
+        let untimed = timing::why_untimed(workload, backend.isa())
+            .or_else(|| timing::why_not_repacked(workload, backend).filter(|_| !asked_for));
         let plain = matches!(backend.isa(), "scalar" | "portable");
         if let Some(reason) = timing::why_unbearable(workload, backend.isa()) {
             let what = format!("{} on {}", workload.id, backend.name());
@@ -439,6 +444,16 @@ fn perform(
                     row.extra.insert("expected_by".into(), expecting.name().into());
                 }
                 found.recording.agreements.push(*row);
+                // The same in every launch.
+                let bytes = run.prepared_bytes().filter(|_| order.index == 0);
+                found.recording.memory.extend(bytes.map(|bytes| Memory {
+                    workload: workload.id.clone(),
+                    backend: backend.name().to_owned(),
+                    meter: "prepared_bytes".into(),
+                    launch: Some(order.index),
+                    value_bytes: bytes as u64,
+                    ..Memory::default()
+                }));
                 if timed {
                     let run = planted(run, order, &workload.id, backend.name(), &mut found.counter)?;
                     agreed.push(Contender { name: backend.name().to_owned(), backend, run });

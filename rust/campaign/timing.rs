@@ -3,6 +3,7 @@
 use super::cast::Group;
 use super::{CampaignError, Cast, Findings, Order, Phase, agree, skip};
 use crate::backends::Backend;
+use crate::bitnet::formats::WeightFormat;
 use crate::measure::{self, GroupCounts, GroupSamples, Plan, Side};
 use crate::record::{Meter, Series};
 use crate::workloads::{Inputs, Kind, Run, Temperature, Workload};
@@ -120,16 +121,40 @@ pub(super) fn bearable(workload: &Workload) -> bool {
 
 /// Why a backend of that instruction set is not timed on this workload.
 pub(super) fn why_untimed(workload: &Workload, isa: &str) -> Option<&'static str> {
-    let cold = matches!(
+    match isa {
+        "scalar" | "portable" if workload.work.ops > PLAIN_LOOP_OPS || is_cold(workload) => Some(TOO_SLOW),
+        "python" if is_cold(workload) => Some(COPIES),
+        _ => None,
+    }
+}
+
+/// Whether its weights are copies that no cache holds.
+fn is_cold(workload: &Workload) -> bool {
+    matches!(
         workload.kind,
         Kind::Matmul { temperature: Temperature::Cold, .. }
             | Kind::Linear { temperature: Temperature::Cold, .. }
-    );
-    match isa {
-        "scalar" | "portable" if workload.work.ops > PLAIN_LOOP_OPS || cold => Some(TOO_SLOW),
-        "python" if cold => Some(COPIES),
+    )
+}
+
+/// Whether a backend that repacks I2_S has nothing of its own to show there: it is about products of I2_S, whole models
+/// included. Everything else that it offers is that of the backend that it is made of.
+pub(super) fn beside_the_point(workload: &Workload, backend: &dyn Backend) -> bool {
+    let format = match workload.kind {
+        Kind::Matmul { layout, .. } | Kind::Linear { layout, .. } => Some(layout.format()),
+        Kind::Inference(work) => Some(work.format),
         _ => None,
-    }
+    };
+    backend.repacks().is_some() && format != Some(WeightFormat::I2S)
+}
+
+/// Why a backend that repacks is not timed over weights that are out of the cache, unless it is asked for.
+const REPACKED_COPIES: &str = "cold weights are many copies, and repacking them would double the memory of the run: \
+                               compared, not timed; --backend with its name times it";
+
+/// Why a backend that repacks is not timed on this workload, unless it is asked for.
+pub(super) fn why_not_repacked(workload: &Workload, backend: &dyn Backend) -> Option<&'static str> {
+    (is_cold(workload) && backend.repacks().is_some()).then_some(REPACKED_COPIES)
 }
 
 /// One workload, ready: the oracle's run, and everybody who agreed with it.

@@ -152,6 +152,11 @@ fn round<const N: usize>(tools: &Tools, codes: &Codes, targets: [Target<'_, '_>;
 }
 
 impl Linear<'_> {
+    /// Bytes that preparing took beyond the weights.
+    pub(super) fn prepared_bytes(&self) -> Option<usize> {
+        self.matmul.prepared_bytes()
+    }
+
     /// The parts of its product, where whoever calls has seen that they are offered.
     fn offered(&self) -> &dyn Parts {
         self.matmul.parts().expect("products in parts")

@@ -159,6 +159,11 @@ pub trait Engine {
     /// Tokens run since it was made or reset: where the next one stands.
     fn position(&self) -> usize;
 
+    /// Bytes that preparing its ternary matrices took beyond them; `None` where nobody says.
+    fn prepared_bytes(&self) -> Option<usize> {
+        None
+    }
+
     /// Runs `tokens` (1 to batch) as so many columns at once and keeps the logits of the last `n_outputs` of them.
     ///
     /// # Errors

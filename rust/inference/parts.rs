@@ -68,14 +68,17 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Every linear layer.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear<'_>> {
+        self.layers.iter().flat_map(|layer| {
+            let Layer { attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down, .. } = layer;
+            [attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down]
+        })
+    }
+
     /// Outputs of a linear layer that a thread multiplies with at once, at most.
     pub(super) fn widest_part(&self) -> usize {
-        let of_layer = |layer: &Layer<Linear<'_>>| {
-            let Layer { attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down, .. } = layer;
-            let linears = [attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down];
-            linears.map(Linear::widest_part).into_iter().max().unwrap_or(0)
-        };
-        self.layers.iter().map(of_layer).max().unwrap_or(0)
+        self.linears().map(Linear::widest_part).max().unwrap_or(0)
     }
 }
 

@@ -209,6 +209,10 @@ impl Engine for Transformer<'_> {
         self.position
     }
 
+    fn prepared_bytes(&self) -> Option<usize> {
+        self.parts.linears().map(Linear::prepared_bytes).sum()
+    }
+
     fn prefill(&mut self, tokens: &[u32], n_outputs: usize) -> Result<(), EngineError> {
         self.n_outputs = 0;
         self.observers.begin();

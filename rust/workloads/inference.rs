@@ -231,4 +231,8 @@ impl Run for ModelRun<'_> {
         self.logits.fill(POISON_F32);
         self.first.fill(POISON_I32);
     }
+
+    fn prepared_bytes(&self) -> Option<usize> {
+        self.engine.prepared_bytes()
+    }
 }

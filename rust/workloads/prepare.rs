@@ -39,6 +39,11 @@ pub trait Run {
     fn copies(&self) -> usize {
         1
     }
+
+    /// Bytes that making ready took beyond the weights, for one copy of them; `None` where nobody says.
+    fn prepared_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// What poisoned outputs hold.
@@ -210,6 +215,10 @@ impl Run for IntegerProduct<'_> {
     fn copies(&self) -> usize {
         self.products.len()
     }
+
+    fn prepared_bytes(&self) -> Option<usize> {
+        self.products[0].prepared_bytes()
+    }
 }
 
 struct LinearLayer<'a> {
@@ -235,6 +244,10 @@ impl Run for LinearLayer<'_> {
 
     fn copies(&self) -> usize {
         self.products.len()
+    }
+
+    fn prepared_bytes(&self) -> Option<usize> {
+        self.products[0].prepared_bytes()
     }
 }
 

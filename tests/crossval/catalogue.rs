@@ -1,6 +1,6 @@
 //! The catalogue's workloads on every backend, through the campaign that the command line runs.
 
-use super::support::subjects;
+use super::support::{subjects, takes_part};
 use bitnet_perfgate::backends::{self, Backend, BackendError, BuildInfo, Matmul, WeightRule};
 use bitnet_perfgate::bitnet::formats::{Layout, Weights};
 use bitnet_perfgate::campaign::{self, Cast, Request, TimingPlan};
@@ -68,11 +68,12 @@ fn every_quick_workload_is_exact_on_every_backend() {
         .map(|workload| workload.id.as_str())
         .collect();
     let recording = compared(&here, &Cast::new(backends::all()));
-    let others = subjects().len() - 1;
+    let others = &subjects()[1..];
     if cfg!(feature = "ffi") {
-        assert!(others >= 1, "the portable C++ backend runs everywhere: something must be compared");
+        assert!(!others.is_empty(), "the portable C++ backend runs everywhere: something must be compared");
     }
-    let pairs = here.len() * others;
+    let taken = |id: &&str| others.iter().filter(|backend| takes_part(&***backend, id)).count();
+    let pairs = here.iter().map(taken).sum::<usize>();
     let unequal: Vec<_> = recording.agreements.iter().filter(|row| !row.exact).collect();
     assert!(unequal.is_empty(), "{unequal:#?}");
     assert_eq!(recording.agreements.len(), pairs, "skipped: {:#?}", recording.skipped);
@@ -88,7 +89,9 @@ fn mixed_precision_reports_what_storage_costs() {
     let recording = compared(&ids.each_ref().map(String::as_str), &Cast::new(backends::all()));
     for (id, range) in ids.iter().zip([1e-8..1e-6, 1e-4..2.0_f64.powi(-11), 1e-3..2.0_f64.powi(-8)]) {
         let rows: Vec<_> = recording.agreements.iter().filter(|row| row.workload == *id).collect();
-        let rust = subjects().iter().filter(|backend| backend.name().starts_with("rust-")).count() - 1;
+        let is_rust = |backend: &&Arc<dyn Backend>| backend.name().starts_with("rust-");
+        let rust =
+            subjects().iter().filter(|backend| is_rust(backend) && takes_part(&***backend, id)).count() - 1;
         assert!(
             rows.len() >= rust && rows.iter().all(|row| row.exact && row.compared == 4 * 640),
             "{rows:#?}"
@@ -221,5 +224,41 @@ fn wrong_products_are_seen_placed_and_named() {
         let verdict = gate::judge(&gate::Case::alone(&recording, &Policy::default()));
         assert_eq!(verdict.verdict, Answer::Fail, "{fault}");
         assert_eq!(verdict.route.next, "crossval-specialist", "{fault}");
+    }
+}
+
+/// Backends that repack weights are never what a verdict depends on, and keep out of what is not about their products
+/// unless they are asked for; what preparing took is recorded.
+#[test]
+fn repacking_backends_are_bystanders_that_say_what_repacking_takes() {
+    let ids = ["quantize/i2_s/640x2560", "matmul/tl2/640x2560/b1/t1/hot", "matmul/i2_s/640x2560/b1/t1/hot"];
+    let repacking: Vec<_> = subjects().into_iter().filter(|backend| backend.repacks().is_some()).collect();
+    let everybody = compared(&ids, &Cast::new(backends::all()));
+    let named = repacking.iter().map(|backend| backend.name().to_owned()).collect();
+    let asked_for = compared(&ids, &Cast::new(backends::all()).requested(named));
+    for backend in &repacking {
+        let name = backend.name();
+        assert!(!everybody.plan.required.iter().any(|required| required == name));
+        let rows = |recording: &Recording| -> Vec<String> {
+            let own = recording.agreements.iter().filter(|row| row.backend == name && row.exact);
+            own.map(|row| row.workload.clone()).collect()
+        };
+        assert_eq!(rows(&everybody), ids[2..]);
+        assert_eq!(rows(&asked_for), [ids[0], ids[2]]);
+        let refused = format!("{} on {name}", ids[1]);
+        let why = |recording: &Recording| {
+            recording.skipped.iter().find(|skipped| skipped.what == refused).map(|row| row.reason.clone())
+        };
+        assert_eq!(why(&everybody), None);
+        assert_eq!(
+            why(&asked_for).as_deref(),
+            Some("does not support tl2: it repacks i2_s and nothing else")
+        );
+        let memory: Vec<_> = everybody.memory.iter().filter(|row| row.backend == name).collect();
+        let copy = backend.repacks().expect("it repacks").packed_bytes(640, 2560) as u64;
+        assert!(
+            matches!(memory[..], [row] if row.meter == "prepared_bytes" && row.workload == ids[2] && row.value_bytes > copy),
+            "{memory:?}"
+        );
     }
 }

@@ -13,3 +13,4 @@ mod golden;
 mod model;
 mod oracle;
 mod refusals;
+mod repacked;

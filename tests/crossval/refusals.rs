@@ -3,7 +3,7 @@
 use bitnet_perfgate::backends::{Backend, BackendError, WeightRule};
 use bitnet_perfgate::bitnet::formats::{FormatError, Layout, Tile, Weights};
 
-use super::support::{Fenced, ORACLE, packed, prepare, subjects};
+use super::support::{Fenced, ORACLE, packed, prepare, prepares, subjects};
 
 const BAD: [f32; 4] = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
 
@@ -62,7 +62,7 @@ fn bad_activations_are_named_and_nothing_is_written() {
 #[test]
 fn bad_inputs_of_a_linear_layer_are_named_and_nothing_is_written() {
     for backend in subjects() {
-        for layout in layouts() {
+        for layout in layouts().into_iter().filter(|layout| prepares(&*backend, layout)) {
             let bytes = packed(&layout, &vec![1; layout.n_weights()], 1.0);
             let mut matmul = prepare(&*backend, Weights::new(layout, &bytes).unwrap(), 7);
             for n in [1, 7] {
@@ -169,7 +169,7 @@ fn wrong_lengths_of_activations_are_refused() {
 #[test]
 fn wrong_lengths_of_products_are_refused() {
     for backend in subjects() {
-        for layout in layouts() {
+        for layout in layouts().into_iter().filter(|layout| prepares(&*backend, layout)) {
             let (rows, cols) = (layout.rows(), layout.cols());
             let bytes = packed(&layout, &vec![1; layout.n_weights()], 1.0);
             let mut matmul = prepare(&*backend, Weights::new(layout, &bytes).unwrap(), 2);
@@ -200,7 +200,7 @@ fn wrong_lengths_of_products_are_refused() {
 #[test]
 fn absurd_thread_counts_and_batches_are_refused() {
     for backend in subjects() {
-        for layout in layouts() {
+        for layout in layouts().into_iter().filter(|layout| prepares(&*backend, layout)) {
             let bytes = packed(&layout, &vec![1; layout.n_weights()], 1.0);
             let weights = Weights::new(layout, &bytes).unwrap();
             let threads = [0, usize::MAX].into_iter().chain((backend.isa() == "scalar").then_some(2));
@@ -255,7 +255,7 @@ fn i2s_code_3_is_refused_where_it_stands() {
 #[test]
 fn unused_codes_of_tiled_formats_are_refused_where_they_stand() {
     for backend in subjects() {
-        for layout in &layouts()[1..] {
+        for layout in layouts()[1..].iter().filter(|layout| prepares(&*backend, layout)) {
             let good = packed(layout, &vec![1; layout.n_weights()], 1.0);
             let mut refused = 0;
             for at in (0..layout.scale_offset()).step_by(7).chain([layout.code_bytes() - 1]) {
@@ -289,7 +289,22 @@ fn the_tail_is_ignored() {
             let mut dst = vec![0.0; layout.n_weights()];
             assert_eq!(backend.dequantize_weights(&weights, &mut dst), Ok(()), "{}", backend.name());
             assert!(dst.iter().all(|&w| w == 1.0), "{}", backend.name());
-            prepare(&*backend, weights, 1);
+            if prepares(&*backend, &layout) {
+                prepare(&*backend, weights, 1);
+            }
+        }
+    }
+}
+
+/// What repacks I2_S says so when it is given something else, and quantises like the backend that it is made of.
+#[test]
+fn repacking_backends_refuse_other_formats_by_name() {
+    for backend in subjects().iter().filter(|backend| backend.repacks().is_some()) {
+        for layout in &layouts()[1..] {
+            let bytes = packed(layout, &vec![1; layout.n_weights()], 1.0);
+            let answer = backend.prepare_matmul(Weights::new(*layout, &bytes).unwrap(), 1, 1).map(|_| ());
+            let what = format!("{}: it repacks i2_s and nothing else", layout.format());
+            assert_eq!(answer, Err(BackendError::Unsupported { backend: backend.name().to_owned(), what }));
         }
     }
 }

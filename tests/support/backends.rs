@@ -3,7 +3,7 @@
 use bitnet_perfgate::backends;
 use bitnet_perfgate::backends::rust_scalar::RustScalar;
 use bitnet_perfgate::backends::{Availability, Backend, BackendError, Matmul};
-use bitnet_perfgate::bitnet::formats::{Layout, Weights};
+use bitnet_perfgate::bitnet::formats::{Layout, WeightFormat, Weights};
 use std::sync::Arc;
 
 /// The backend whose word counts.
@@ -109,7 +109,18 @@ pub fn packed(layout: &Layout, codes: &[i8], scale: f32) -> Vec<u8> {
     bytes
 }
 
-/// Prepared weights; every Rust backend supports every format.
+/// Whether a backend prepares weights of this layout: every one of ours does, but those that repack I2_S.
+pub fn prepares(backend: &dyn Backend, layout: &Layout) -> bool {
+    backend.repacks().is_none() || layout.format() == WeightFormat::I2S
+}
+
+/// Whether a backend takes part in that workload without being asked for: those that repack I2_S do in its products.
+pub fn takes_part(backend: &dyn Backend, workload: &str) -> bool {
+    let is_product = ["matmul/", "linear/", "prefill/", "decode/"].iter().any(|kind| workload.contains(kind));
+    backend.repacks().is_none() || is_product && workload.contains("/i2_s/")
+}
+
+/// Prepared weights of a layout that [`prepares`] allows.
 pub fn prepare<'a>(backend: &'a dyn Backend, weights: Weights<'a>, n_max: usize) -> Box<dyn Matmul + 'a> {
     backend.prepare_matmul(weights, n_max, 1).unwrap_or_else(|error| panic!("{}: {error}", backend.name()))
 }

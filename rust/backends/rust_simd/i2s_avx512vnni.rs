@@ -42,6 +42,8 @@ const PREFETCH_BYTES: usize = 1536;
 const MAX_SHIFTED_PAIRS: usize = 1 << 14;
 /// Dwords of a block of one row.
 const DWORDS: usize = 8;
+/// Quads of a block: each dword holds four codes of four columns.
+pub(super) const BLOCK_QUADS: usize = 4 * DWORDS;
 
 /// I2_S weights, read in place, with room for activations in the order of their use and for a panel.
 struct I2s<'a> {
@@ -293,10 +295,10 @@ fn add_products<const R: usize, const C: usize>(
     }
 }
 
-/// The codes of each group, u = 0, 1, 2 in every byte.
+/// The two-bit codes in bits 7:6, 5:4, 3:2 and 1:0, u = 0, 1, 2 in every byte.
 #[inline]
 #[target_feature(enable = "avx512f,gfni")]
-fn unpack(codes: __m512i) -> [__m512i; 4] {
+pub(super) fn unpack(codes: __m512i) -> [__m512i; 4] {
     [
         _mm512_gf2p8affine_epi64_epi8::<0>(codes, _mm512_set1_epi64(bits_to_bottom(6))),
         _mm512_gf2p8affine_epi64_epi8::<0>(codes, _mm512_set1_epi64(bits_to_bottom(4))),
@@ -359,10 +361,15 @@ impl Packed for Rows<'_> {
 /// panel repeats its last row; what comes of it is dropped.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn fill_panel<const FULL: bool>(codes: &[Lane], blocks: usize, strip: Range<usize>, quads: &mut [Quad]) {
+pub(super) fn fill_panel<const FULL: bool>(
+    codes: &[Lane],
+    blocks: usize,
+    strip: Range<usize>,
+    quads: &mut [Quad],
+) {
     let kept = if FULL { ROWS } else { codes.len() / blocks };
     assert!(kept * blocks == codes.len() && (1..=ROWS).contains(&kept) && strip.end <= blocks);
-    for (block, quads) in strip.zip(quads.as_chunks_mut::<{ 4 * DWORDS }>().0) {
+    for (block, quads) in strip.zip(quads.as_chunks_mut::<BLOCK_QUADS>().0) {
         for (v, first) in (0..kept).step_by(LANES).enumerate() {
             let row = |r: usize| if FULL { first + r } else { (first + r).min(kept - 1) };
             // SAFETY: a row that there is, and a block that it has; the compiler would compare every time.
@@ -417,7 +424,7 @@ fn load_block(codes: &Lane) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(bytes: &mut [u8; 64], value: __m512i) {
+pub(super) fn store(bytes: &mut [u8; 64], value: __m512i) {
     // SAFETY: the array is 64 bytes; an unaligned store.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
 }

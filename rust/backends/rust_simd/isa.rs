@@ -2,11 +2,14 @@
 
 use std::ops::Range;
 
+use super::super::BackendError;
 use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
 use super::float::FloatKernels;
+use super::repacked_avx512vnni::{self, Repacking};
 use super::tl_avx2::Multiplier;
 use super::{Elementwise, Product};
 use super::{i2s_avx2, i2s_avx512vnni, i2s_avxvnni, tl1_avx2, tl2_avx2};
+use crate::bitnet::formats::repacked::{self, Repacked};
 use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
 
 /// An instruction set, as the token that unlocks it.
@@ -17,6 +20,10 @@ pub(super) trait Isa: Elementwise + Send + Sync + 'static {
     const ISA: &str;
     /// Whose loops over floats it runs.
     type Floats: FloatKernels + 'static;
+    /// What it repacks I2_S to when weights are prepared, where it does: then it takes no other format.
+    const REPACKS: Option<Repacked> = None;
+    /// Rows of I2_S that are not divided between threads: what the widest kernel takes at a time.
+    const I2S_ROWS: usize = 16;
 
     /// The token, or why there is none.
     fn detect() -> Result<Self, String>;
@@ -29,18 +36,18 @@ pub(super) trait Isa: Elementwise + Send + Sync + 'static {
 
     /// Some of the rows of weights that passed [`check`], ready for up to `n_max` activation rows: whole groups of the
     /// number of rows that it gave, or the last ones.
-    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a>;
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a>;
 }
 
-/// Rows of I2_S that are not divided between threads: what the widest kernel takes at a time.
-const I2S_ROWS: usize = 16;
+/// The rows ready, or no memory for them.
+pub(super) type Made<'a> = Result<Box<dyn Product + 'a>, BackendError>;
 
 /// Refuses codes that no packer produces. Gives the number of rows that belong together.
-pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<usize, FormatError> {
+pub(super) fn check<T: Isa>(token: T, weights: &Weights<'_>) -> Result<usize, FormatError> {
     Ok(match weights.layout().format() {
         WeightFormat::I2S => {
-            i2s_avx2::codes(token, weights)?;
-            I2S_ROWS
+            i2s_avx2::codes(token.avx2(), weights)?;
+            T::I2S_ROWS
         }
         WeightFormat::Tl1 => tl1_avx2::check(weights)?.bm,
         WeightFormat::Tl2 => tl2_avx2::check(weights)?.bm,
@@ -64,11 +71,11 @@ impl Isa for Avx2 {
         self
     }
 
-    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a> {
         if weights.layout().format() == WeightFormat::I2S {
-            return i2s_avx2::part(self, weights, rows);
+            return Ok(i2s_avx2::part(self, weights, rows));
         }
-        tiled((self, Multiplier::Avx2), weights, rows, n_max)
+        Ok(tiled((self, Multiplier::Avx2), weights, rows, n_max))
     }
 }
 
@@ -103,11 +110,11 @@ impl Isa for AvxVnni {
         self.avx2()
     }
 
-    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a> {
         if weights.layout().format() == WeightFormat::I2S {
-            return i2s_avxvnni::part(self, weights, rows);
+            return Ok(i2s_avxvnni::part(self, weights, rows));
         }
-        tiled((self.avx2(), Multiplier::AvxVnni(self)), weights, rows, n_max)
+        Ok(tiled((self.avx2(), Multiplier::AvxVnni(self)), weights, rows, n_max))
     }
 }
 
@@ -128,18 +135,45 @@ impl Isa for Avx512Vnni {
         self
     }
 
-    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Box<dyn Product + 'a> {
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a> {
         if weights.layout().format() == WeightFormat::I2S {
-            return i2s_avx512vnni::part(self, weights, rows, n_max);
+            return Ok(i2s_avx512vnni::part(self, weights, rows, n_max));
         }
-        tiled((self.avx2(), Multiplier::Avx512Vnni(self)), weights, rows, n_max)
+        Ok(tiled((self.avx2(), Multiplier::Avx512Vnni(self)), weights, rows, n_max))
+    }
+}
+
+impl<const Q: usize> Isa for Repacking<Q> {
+    const NAME: &str = match Self::ORDER {
+        Repacked::R64 => "rust-avx512vnni-r64",
+        Repacked::T5 => "rust-avx512vnni-t5",
+    };
+    const ISA: &str = Avx512Vnni::ISA;
+    type Floats = Avx512Vnni;
+    const REPACKS: Option<Repacked> = Some(Self::ORDER);
+    const I2S_ROWS: usize = repacked::TILE_ROWS;
+
+    fn detect() -> Result<Self, String> {
+        Avx512Vnni::detect().map(Self)
+    }
+
+    fn avx2(self) -> Avx2 {
+        self.0.avx2()
+    }
+
+    fn floats(self) -> Self::Floats {
+        self.0
+    }
+
+    fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a> {
+        repacked_avx512vnni::part::<Q>(self, weights, rows, n_max)
     }
 }
 
 /// Loops over floats as AVX2 has them: they are bound by memory, or take little of the time that products take.
 macro_rules! elementwise_of_avx2 {
-    ($token:ty) => {
-        impl Elementwise for $token {
+    ($token:ty $(, const $size:ident)?) => {
+        impl $(<const $size: usize>)? Elementwise for $token {
             fn max_abs(self, x: &[f32]) -> Result<f32, usize> {
                 self.avx2().max_abs(x)
             }
@@ -157,3 +191,4 @@ macro_rules! elementwise_of_avx2 {
 
 elementwise_of_avx2!(AvxVnni);
 elementwise_of_avx2!(Avx512Vnni);
+elementwise_of_avx2!(Repacking<Q>, const Q);

@@ -21,7 +21,7 @@ use crate::bitnet::formats::{Layout, WeightFormat, Weights};
 use crate::team::{Divided, Outputs, Team};
 
 use super::super::{BackendError, Matmul, Parts, checks};
-use super::isa::Isa;
+use super::isa::{Isa, Made};
 use super::{Product, activation_scale, non_finite};
 
 /// Parts for each of several threads: what one of them does not get to is left to the others.
@@ -76,7 +76,7 @@ impl<T: Isa> Linear<T> {
         self,
         threads: usize,
         whole: usize,
-        part: impl Fn(std::ops::Range<usize>) -> Box<dyn Product + 'a>,
+        part: impl Fn(std::ops::Range<usize>) -> Made<'a>,
     ) -> Result<Box<dyn Matmul + 'a>, BackendError>
     where
         T: 'a,
@@ -92,7 +92,7 @@ impl<T: Isa> Linear<T> {
             .zip(&ends)
             .map(|(start, &end)| {
                 let dot = checks::zeros(T::NAME, self.n_max, end - start)?;
-                Ok(Mutex::new(Part { dot, product: part(start..end) }))
+                Ok(Mutex::new(Part { dot, product: part(start..end)? }))
             })
             .collect();
         Ok(Box::new(Layer { linear: self, parts: parts?, ends, team }))

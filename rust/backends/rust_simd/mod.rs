@@ -21,6 +21,8 @@ mod linear;
 mod panel_avx512vnni;
 mod panel_avxvnni;
 mod quantize_avx2;
+mod repacked_avx512vnni;
+mod t5_avx512vnni;
 mod tl1_avx2;
 mod tl2_avx2;
 mod tl_avx2;
@@ -30,6 +32,7 @@ mod tl_panel_avx512;
 mod tl_region;
 mod vector;
 
+use crate::bitnet::formats::repacked::Repacked;
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
 use crate::team::{self, Outputs};
 
@@ -43,6 +46,7 @@ use isa::Isa;
 use linear::Linear;
 
 use quantize_avx2::Ternary;
+use repacked_avx512vnni::Repacking;
 
 /// Prepared rows of weights of one format on one instruction set: exact int32 products and nothing else. What is
 /// common to every format (length checks, quantising activations, scaling) stands around it.
@@ -102,6 +106,12 @@ pub type RustAvxVnni = RustSimd<AvxVnni>;
 /// AVX-512 kernels with VNNI.
 pub type RustAvx512Vnni = RustSimd<Avx512Vnni>;
 
+/// The same kernels over I2_S that preparing repacks to two bits in the order of their use.
+pub type RustAvx512VnniR64 = RustSimd<Repacking<4>>;
+
+/// The same over I2_S that preparing repacks to five trits per byte.
+pub type RustAvx512VnniT5 = RustSimd<Repacking<5>>;
+
 #[allow(private_bounds, reason = "instruction sets are this module's own; the backends on them are not")]
 impl<T: Isa> RustSimd<T> {
     /// Looks at the CPU once.
@@ -144,6 +154,10 @@ impl<T: Isa> Backend for RustSimd<T> {
 
     fn threads(&self) -> usize {
         MOST_THREADS
+    }
+
+    fn repacks(&self) -> Option<Repacked> {
+        T::REPACKS
     }
 
     fn quantize_weights(
@@ -219,10 +233,14 @@ impl<T: Isa> Backend for RustSimd<T> {
         threads: usize,
     ) -> Result<Box<dyn Matmul + 'a>, BackendError> {
         let token = self.token()?;
+        let format = weights.layout().format();
+        if T::REPACKS.is_some() && format != WeightFormat::I2S {
+            return Err(checks::unsupported(T::NAME, format!("{format}: it repacks i2_s and nothing else")));
+        }
         checks::prepare(T::NAME, weights.layout(), threads, MOST_THREADS)?;
         // The scratch comes first: an absurd n_max is refused there, before a kernel allocates its own.
         let linear = Linear::new(token, &weights, n_max)?;
-        let whole = isa::check(token.avx2(), &weights)?;
+        let whole = isa::check(token, &weights)?;
         linear.with_parts(threads, whole, |rows| token.part(&weights, rows, n_max))
     }
 

@@ -246,7 +246,7 @@ unsafe fn add_quad<const V: usize, const C: usize>(
 /// Four activations, sixteen times.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn broadcast(four: [i8; 4]) -> __m512i {
+pub(super) fn broadcast(four: [i8; 4]) -> __m512i {
     _mm512_set1_epi32(i32::from_le_bytes(four.map(|q| q as u8)))
 }
 
