@@ -5,7 +5,7 @@ use bitnet_perfgate::gate::reading::{self, blocks};
 use bitnet_perfgate::gate::verdict::{Against, Answer, Certainty, Comparison};
 use bitnet_perfgate::gate::{Case, Policy, Verdict, judge};
 use bitnet_perfgate::record::{
-    AgreementRow, FirstMismatch, Meter, PlannedWorkload, Recording, Work, parse_recording,
+    AgreementRow, FirstMismatch, Memory, Meter, PlannedWorkload, Recording, Work, parse_recording,
 };
 use bitnet_perfgate::report::sections::{Report, report};
 use bitnet_perfgate::report::{junit, markdown};
@@ -250,4 +250,31 @@ fn blocks_are_those_of_the_estimate() {
     assert!(found.iter().any(|blocks| !blocks.is_empty()), "the golden recording has blocks");
     let of_days = comparison("matmul/i2_s/2560x2560/b1/t1/hot", Against::Baseline, 1.0, Answer::Pass);
     assert_eq!(blocks(&recording, &of_days), [], "days share no block");
+}
+
+/// What preparing took is said where it took most, with the time that the same backend needed for it.
+#[test]
+fn the_largest_prepared_weights_are_named() {
+    let (mut recording, verdict) = golden();
+    let memory = |recording: &Recording| {
+        let found = report(recording, &verdict);
+        found.analysis.into_iter().find(|item| item.name == "Memory Efficiency").expect("an item").text
+    };
+    assert!(!memory(&recording).contains("prepared"));
+    let own = recording.agreements[0].clone();
+    for (backend, value_bytes) in [("rust-small", 1_000_000), (own.backend.as_str(), 1_310_720)] {
+        recording.memory.push(Memory {
+            workload: own.workload.clone(),
+            backend: backend.into(),
+            meter: "prepared_bytes".into(),
+            value_bytes,
+            ..Memory::default()
+        });
+    }
+    recording.agreements[0].metrics.insert("prepare_ns".into(), 2.5e6);
+    let expected = format!(
+        "prepared beside the weights at most 1.31 MB in 2.50 ms ({} on {})",
+        own.workload, own.backend
+    );
+    assert!(memory(&recording).contains(&expected), "{}", memory(&recording));
 }

@@ -35,6 +35,7 @@ SPEED_MEANING = (
     "of the rates."
 )
 LANGUAGES = {"rust": "Rust", "cpp": "C++"}
+REPACKED = {"r64": "to two bits in tiles of 64 rows", "t5": "to five trits per byte, in the same tiles"}
 CEILING_UNITS = {"_gb_per_s": "GB/s", "_gop_per_s": "GOP/s"}
 BEYOND = (
     "Beyond 100 %: the ceiling was measured in a worse moment, or part of the weights lay in a nearer cache."
@@ -165,6 +166,8 @@ def show_doctor(console: Console, document: Document, verbosity: int) -> None:
         flags = [_text(backend["flags"])] if detailed else []
         table.add_row(_text(backend["name"]), here, compiler, _text(backend["optimisation"]), *flags)
     _section(console, "Backends", table)
+    repacking = [(row["name"], REPACKED[row["repacks"]]) for row in document["backends"] if row["repacks"]]
+    _show_pairs(console, "Repack I2_S when weights are prepared: shown in runs, never judged", repacking)
     absent = [backend for backend in document["backends"] if not backend["available"]]
     _show_pairs(console, "Not available", [(backend["name"], backend["why_not"] or "") for backend in absent])
     if document["ceilings"]:
@@ -329,6 +332,8 @@ def _show_speeds(console: Console, result: Result, verbosity: int) -> None:
         lines = [_condensed(pair, timed[pair]) for pair in rest]
         _section(console, "Also timed, not judged (-v shows all)", _lines(lines))
     _show_empty_calls(console, result)
+    if verbosity > 0:
+        _show_prepared(console, result.recording)
     if timed and verbosity > 0:
         _section(console, "How to read the numbers", _text(SPEED_MEANING))
 
@@ -400,6 +405,23 @@ def _show_empty_calls(console: Console, result: Result) -> None:
     ]
     if lines:
         _section(console, "Included: the way into Python, by an empty call", _lines(lines))
+
+
+def _show_prepared(console: Console, recording: Recording) -> None:
+    """What each backend that tells it made of weights before the first product, where it is most."""
+    most: dict[str, Mapping[str, Any]] = {}
+    for row in recording["memory"]:
+        if row["meter"] == "prepared_bytes":
+            known = most.setdefault(row["backend"], row)
+            most[row["backend"]] = max(known, row, key=lambda other: other["value_bytes"])
+    rows = recording.agreements
+    times = {(row["workload"], row["backend"]): row["metrics"].get("prepare_ns") for row in rows}
+    lines = []
+    for name, row in most.items():
+        ns = times.get((row["workload"], name))
+        took = f" in {ns / 1e6:.1f} ms" if ns else ""
+        lines.append((name, f"{row['value_bytes'] / 1e6:.1f} MB{took} ({row['workload']})"))
+    _show_pairs(console, "Prepared beside the weights, at most; not timed with the products", lines)
 
 
 def _show_counts(console: Console, result: Result, verbosity: int) -> None:

@@ -3,6 +3,7 @@
 use super::{file_error, input_error, typed_error};
 use crate::backends::{Availability, Backend};
 use crate::bitnet::formats::identify::{self, Finding};
+use crate::bitnet::formats::repacked::Repacked;
 use crate::bitnet::model::config::ModelConfig;
 use crate::bitnet::model::gguf::Gguf;
 use crate::bitnet::model::map::Map;
@@ -33,6 +34,7 @@ pub(super) fn doctor(known: &[Arc<dyn Backend>], ceilings: Option<Ceilings>) -> 
         let info = backend.build_info();
         json!({
             "name": backend.name(), "isa": backend.isa(), "available": available, "why_not": why,
+            "repacks": backend.repacks().map(Repacked::name),
             "compiler": info.compiler, "version": info.version, "flags": info.flags,
             "optimisation": info.optimisation, "source_hash": info.source_hash,
         })

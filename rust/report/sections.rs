@@ -500,7 +500,20 @@ impl<'a> View<'a> {
             None => format!("peak memory {}", not_measured("the recording holds no reading")),
         };
         let rule = self.rule("memory").map(|rule| format!("; {}", rule.reason)).unwrap_or_default();
-        format!("{peak}{rule}; GPU memory {}", self.no_gpu())
+        format!("{peak}{rule}{}; GPU memory {}", self.prepared(), self.no_gpu())
+    }
+
+    /// What preparing weights took beside them, where it took most, and its time.
+    fn prepared(&self) -> String {
+        let rows = self.recording.memory.iter().filter(|row| row.meter == "prepared_bytes");
+        let Some(most) = rows.max_by_key(|row| row.value_bytes) else { return String::new() };
+        let (workload, backend) = (&most.workload, &most.backend);
+        let agreements = &self.recording.agreements;
+        let own = agreements.iter().find(|row| row.workload == *workload && row.backend == *backend);
+        let took = own.and_then(|row| row.metrics.get("prepare_ns"));
+        let took = took.map_or(String::new(), |ns| format!(" in {} ms", number(ns / 1e6)));
+        let bytes = number(most.value_bytes as f64 / 1e6);
+        format!("; prepared beside the weights at most {bytes} MB{took} ({workload} on {backend})")
     }
 
     /// What was left out; parts that share a reason share a line.

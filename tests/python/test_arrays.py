@@ -21,6 +21,8 @@ from conftest import REPOSITORY, TINY_MODEL
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 BACKENDS = gate.backends()
+# What repacks I2_S takes nothing else.
+OF_ALL_FORMATS = [row["name"] for row in gate.doctor()["backends"] if row["available"] and not row["repacks"]]
 FORMATS = ("i2_s", "tl1", "tl2")
 # A shape that every format holds, with its own published tiles.
 SHAPE = (128, 256)
@@ -125,7 +127,7 @@ def test_i2s_products_and_outputs_are_those_of_bitnet_cpp(path: Path, backend: s
     assert (outputs == case["y"]).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", OF_ALL_FORMATS)
 @pytest.mark.parametrize("path", [path for path in TL if "tl2" in path.stem], ids=name_of)
 def test_tl2_outputs_are_those_of_bitnet_cpp(path: Path, backend: str) -> None:
     case = np.load(path)
@@ -133,7 +135,7 @@ def test_tl2_outputs_are_those_of_bitnet_cpp(path: Path, backend: str) -> None:
     assert (gate.matmul(weights, case["x"], backend=backend) == case["y"]).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", OF_ALL_FORMATS)
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_backend_gives_what_numpy_gives(format: str, backend: str) -> None:
     codes = ternary()
@@ -146,6 +148,13 @@ def test_every_backend_gives_what_numpy_gives(format: str, backend: str) -> None
     assert (gate.matmul(weights, x[1], backend=backend) == expected[1]).all()
     again = gate.quantize(codes * np.float32(0.5), format, "maxabs", backend=backend)
     assert (again.bytes == weights.bytes).all()
+
+
+@pytest.mark.parametrize("backend", sorted(set(BACKENDS) - set(OF_ALL_FORMATS)))
+def test_repacking_backends_take_i2s_alone(backend: str) -> None:
+    weights = gate.pack(ternary(), "tl2", scale=0.5)
+    with pytest.raises(gate.InputError, match=f"{backend} does not support tl2: it repacks i2_s"):
+        gate.matmul(weights, np.ones((1, 256), np.int8), backend=backend)
 
 
 def test_the_rules_differ_as_they_are_described() -> None:
