@@ -343,6 +343,15 @@ impl Packed for Rows<'_> {
         most.min(self.blocks * BLOCK - col)
     }
 
+    fn ask_for(&self, row: usize, kept: usize, cols: Range<usize>, (part, parts): (usize, usize)) {
+        for row in row + kept * part / parts..row + kept * (part + 1) / parts {
+            // Two blocks are a cache line. To L2: L1 has no room for them beside the panel.
+            for block in (cols.start / BLOCK..cols.end / BLOCK).step_by(2) {
+                prefetch_line::<_MM_HINT_T1>(self.codes.as_ptr().wrapping_add(row * self.blocks + block));
+            }
+        }
+    }
+
     unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]) {
         let strip = cols.start / BLOCK..cols.end / BLOCK;
         let codes = &self.codes[row * self.blocks..][..kept * self.blocks];
@@ -432,13 +441,13 @@ pub(super) fn store(bytes: &mut [u8; 64], value: __m512i) {
 /// Asks for the cache line [`PREFETCH_BYTES`] further on.
 #[inline]
 fn prefetch(at: &[u8; 64]) {
-    prefetch_line(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
+    prefetch_line::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
 }
 
-/// Asks for a cache line.
+/// Asks for a cache line, into the cache that the hint says.
 #[inline]
 #[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn prefetch_line(at: *const Lane) {
+fn prefetch_line<const HINT: i32>(at: *const Lane) {
     // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    unsafe { _mm_prefetch::<HINT>(at.cast()) }
 }

@@ -68,6 +68,10 @@ pub(super) trait Packed {
     /// The CPU has AVX-512 F, BW, VL, VNNI, VBMI and GFNI.
     unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]);
 
+    /// Asks for a part of what the panel after this one will be filled from: `part` of so many, columns `cols` of `kept` rows
+    /// from `row` on.
+    fn ask_for(&self, _row: usize, _kept: usize, _cols: Range<usize>, _part: (usize, usize)) {}
+
     /// How many of a quad's vectors hold the first `kept` rows.
     fn vectors(kept: usize) -> usize {
         kept.div_ceil(LANES)
@@ -96,6 +100,8 @@ pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out:
     let pass = n.div_ceil(n.div_ceil(most)).next_multiple_of(TILE);
     // Filling a small one disturbs L1 less, passing a large one pays off when many do (measured).
     let most_cols = if n < 32 { COLS / 2 } else { COLS };
+    // Strips of about the same size, of whole blocks of every format that has such.
+    let most_cols = cols.div_ceil(cols.div_ceil(most_cols)).next_multiple_of(128);
     let mut sums = Sums([[0; ROWS]; PASS]);
     for (i, q) in q.chunks(pass * cols).enumerate() {
         let mut q_sums = [0; PASS];
@@ -110,8 +116,16 @@ pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out:
                 let quads = &mut panel.0[..strip / 4];
                 // SAFETY: the token that brought us here proves it.
                 unsafe { weights.fill(row, kept, col..col + strip, quads) };
-                multiply_strip(quads, P::vectors(kept), (q, cols, col), &mut sums);
+                let from = col;
                 col += strip;
+                let (row, col) = if col < cols { (row, col) } else { (row + ROWS, 0) };
+                let ask = |part| {
+                    if row < rows {
+                        let kept = ROWS.min(rows - row);
+                        weights.ask_for(row, kept, col..col + weights.strip(col, most_cols), part);
+                    }
+                };
+                multiply_strip(quads, P::vectors(kept), (q, cols, from), &mut sums, ask);
             }
             for (c, (sums, q_sum)) in sums.0.iter().zip(q_sums).take(q.len() / cols).enumerate() {
                 write::<P>(sums, q_sum, &mut out.of(i * pass + c)[row..row + kept]);
@@ -139,13 +153,20 @@ fn write<P: Packed>(sums: &[i32; ROWS], q_sum: i32, out: &mut [i32]) {
 }
 
 /// Adds the product of the panel's first `vectors` vectors with columns `col`.. of `q` `[n, cols]` to the sums; the first
-/// strip sets them.
+/// strip sets them. Between tiles it asks for weights: all at once they would stand in the way.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn multiply_strip(panel: &[Quad], vectors: usize, (q, cols, col): (&[i8], usize, usize), sums: &mut Sums) {
+fn multiply_strip(
+    panel: &[Quad],
+    vectors: usize,
+    (q, cols, col): (&[i8], usize, usize),
+    sums: &mut Sums,
+    ask: impl Fn((usize, usize)),
+) {
     // Tiles of about the same size: one with few sums would wait for each of them.
     let n = q.len() / cols;
     let tiles = n.div_ceil(TILE);
     for tile in 0..tiles {
+        ask((tile, tiles));
         let tile = n * tile / tiles..n * (tile + 1) / tiles;
         let (q, sums) = (&q[tile.start * cols..tile.end * cols], &mut sums.0[tile]);
         let q = (q, cols, col);
