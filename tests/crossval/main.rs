@@ -11,5 +11,6 @@ mod catalogue;
 mod float;
 mod golden;
 mod model;
+mod native;
 mod oracle;
 mod refusals;
