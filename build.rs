@@ -79,7 +79,6 @@ mod ffi {
         let (mut build, mut plain) = (base(), sources);
         plain.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
         let target = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
-        // Not every compiler has the newest one; its sources say so, and offer nothing then.
         let known = |flag: &&str| !flag.ends_with("fp16") || base().is_flag_supported(flag).unwrap_or(false);
         for (suffix, flags) in ISAS {
             let own: Vec<_> = plain.extract_if(.., |path| path.to_string_lossy().ends_with(suffix)).collect();

@@ -2,15 +2,16 @@
 //! FMA on sixteen floats, on thirty-two of F16, and on sixteen pairs of BF16.
 
 use std::arch::x86_64::{
-    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_castsi512_ph, _mm512_dpbf16_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ph, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_set1_epi8, _mm512_set1_epi16,
-    _mm512_set1_ps, _mm512_setzero_ph, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_xor_si512,
+    __m512bh, __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_si512, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_xor_si512,
 };
 use std::hint::black_box;
 use std::mem::transmute;
 
 use super::super::detect::{Avx512Bf16, Avx512Fp16, Avx512Vnni};
 use super::ceilings::{AHEAD_BYTES, reading};
+use super::float_avx512fp16::fused;
 
 /// Sums that do not wait for one another.
 const SUMS: usize = 12;
@@ -49,9 +50,9 @@ pub(super) fn bf16_dot(_: Avx512Bf16, rounds: u64) -> u64 {
 }
 
 /// Products of F16; returns the operations.
-pub(super) fn f16_fma(_: Avx512Fp16, rounds: u64) -> u64 {
-    // SAFETY: the token proves that this CPU runs AVX-512 F and FP16.
-    unsafe { multiply_halves(rounds) };
+pub(super) fn f16_fma(token: Avx512Fp16, rounds: u64) -> u64 {
+    // SAFETY: the token proves that this CPU runs AVX-512 F.
+    unsafe { multiply_halves(token, rounds) };
     rounds * (2 * 32 * SUMS) as u64
 }
 
@@ -94,14 +95,14 @@ fn multiply_pairs(rounds: u64) {
     black_box(sums);
 }
 
-#[target_feature(enable = "avx512f,avx512fp16")]
-fn multiply_halves(rounds: u64) {
+#[target_feature(enable = "avx512f")]
+fn multiply_halves(token: Avx512Fp16, rounds: u64) {
     // 2^-10: the sums end where a product is half a unit in their last place.
-    let a = _mm512_castsi512_ph(_mm512_set1_epi16(black_box(0x1400)));
-    let mut sums = [_mm512_setzero_ph(); SUMS];
+    let a = _mm512_set1_epi16(black_box(0x1400));
+    let mut sums = [_mm512_setzero_si512(); SUMS];
     for _ in 0..rounds {
         for sum in &mut sums {
-            *sum = _mm512_fmadd_ph(a, a, *sum);
+            *sum = fused(token, *sum, a, a);
         }
     }
     black_box(sums);

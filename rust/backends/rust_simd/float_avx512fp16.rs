@@ -1,16 +1,18 @@
 //! F16 products with AVX512-FP16: thirty-two lanes of F16, fused, which are widened to f32 before they lose much.
 //!
+//! The two instructions are written down: their intrinsics came to Rust later than the oldest compiler of this crate.
+//!
 //! A lane adds [`BLOCK`] products in F16; then its upper half is added to the lower one, still in F16, and what is left goes
 //! to sums in f32. A term is so rounded to F16 at most 13 times: with the roundings of w and of x that is 15 / 2^11 of its
 //! size, less than the 2 / 2^8 that rounding w and x to BF16 costs. Sixteen products are a twelfth faster than twelve, and
 //! beyond that; twelve are a ninth faster than eight.
 
+use std::arch::asm;
 use std::arch::x86_64::{
-    __m512, __m512h, __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_ph, _mm256_castpd_ph,
-    _mm256_storeu_si256, _mm512_add_ps, _mm512_and_si512, _mm512_castph_pd, _mm512_castph512_ph256,
-    _mm512_castps_si512, _mm512_castsi512_ph, _mm512_cvtps_ph, _mm512_cvtxph_ps, _mm512_extractf64x4_pd,
-    _mm512_fmadd_ph, _mm512_load_si512, _mm512_maskz_loadu_ps, _mm512_max_epu32, _mm512_reduce_max_epu32,
-    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ph, _mm512_setzero_ps,
+    __m256i, __m512, __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_storeu_si256,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_si256, _mm512_cvtph_ps,
+    _mm512_cvtps_ph, _mm512_extracti64x4_epi64, _mm512_load_si512, _mm512_maskz_loadu_ps, _mm512_max_epu32,
+    _mm512_reduce_max_epu32, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     _mm512_setzero_si512,
 };
 
@@ -50,9 +52,33 @@ impl NativeKernels for Avx512Fp16 {
         let values = rows[0].len() / 2;
         assert!(rows.iter().all(|row| row.len() == 2 * values));
         assert!(x.iter().all(|x| x.len() == values.div_ceil(GROUP)));
-        // SAFETY: `self` proves that this CPU runs AVX-512 F, BW, VL and FP16, AVX2, FMA and F16C; the lengths were checked.
-        unsafe { tile(rows, x, ahead, values) }
+        // SAFETY: `self` proves that this CPU runs AVX-512 F and BW, AVX2, FMA and F16C; the lengths were checked.
+        unsafe { tile(self, rows, x, ahead) }
     }
+}
+
+/// `w * x + sum` in each of 32 lanes of F16, rounded once.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn fused(_: Avx512Fp16, mut sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: the token proves that this CPU runs AVX512-FP16; registers alone.
+    unsafe {
+        asm!("vfmadd231ph {sum}, {w}, {x}", sum = inout(zmm_reg) sum, w = in(zmm_reg) w, x = in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// `a + b` in each of 16 lanes of F16.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum(_: Avx512Fp16, mut a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: the token proves that this CPU runs AVX512-FP16, and AVX-512 VL with it; registers alone.
+    unsafe {
+        asm!("vaddph {a}, {a}, {b}", a = inout(ymm_reg) a, b = in(ymm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    a
 }
 
 /// Of the largest magnitude; a NaN is above them all.
@@ -84,35 +110,36 @@ fn round(exponent: i32, x: &[f32], rounded: &mut [Group]) {
 
 /// # Safety
 /// Each row has the bytes of `values` values, and each row of x their groups.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512fp16,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma,f16c")]
 unsafe fn tile<const N: usize, const A: usize>(
+    token: Avx512Fp16,
     rows: [&[u8]; ROWS],
     x: [&[Group]; N],
     ahead: [*const u8; A],
-    values: usize,
 ) -> [[f32; ROWS]; N] {
+    let values = rows[0].len() / 2;
     let rows = rows.map(|row| row.as_ptr());
     let mut x = x.map(|x| x.as_ptr());
     let mut sums = [[_mm512_setzero_ps(); ROWS]; N];
     let groups = values / GROUP;
     for first in (0..groups).step_by(BLOCK) {
-        let mut block = [[_mm512_setzero_ph(); ROWS]; N];
+        let mut block = [[_mm512_setzero_si512(); ROWS]; N];
         for group in first..groups.min(first + BLOCK) {
             // SAFETY: a whole group of each row, and the same one of each row of x; beyond the last one only just.
             unsafe {
-                add_products(&mut block, load_group(rows, ahead, group), x);
+                add_products(token, &mut block, load_group(rows, ahead, group), x);
                 for x in &mut x {
                     *x = x.add(1);
                 }
             }
         }
-        widen(&mut sums, &block);
+        widen(token, &mut sums, &block);
     }
     if !values.is_multiple_of(GROUP) {
-        let mut block = [[_mm512_setzero_ph(); ROWS]; N];
+        let mut block = [[_mm512_setzero_si512(); ROWS]; N];
         // SAFETY: as many values of each row, and the last group of each row of x.
-        unsafe { add_products(&mut block, load_rest(rows, values), x) };
-        widen(&mut sums, &block);
+        unsafe { add_products(token, &mut block, load_rest(rows, values), x) };
+        widen(token, &mut sums, &block);
     }
     let mut products = [[0.0; ROWS]; N];
     for (products, sums) in products.iter_mut().zip(sums) {
@@ -124,28 +151,28 @@ unsafe fn tile<const N: usize, const A: usize>(
 /// # Safety
 /// A group can be read at each of `x`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512fp16")]
+#[target_feature(enable = "avx512f")]
 unsafe fn add_products<const N: usize>(
-    block: &mut [[__m512h; ROWS]; N],
+    token: Avx512Fp16,
+    block: &mut [[__m512i; ROWS]; N],
     w: [__m512i; ROWS],
     x: [*const Group; N],
 ) {
     for (block, x) in block.iter_mut().zip(x) {
         // SAFETY: the caller vouches for the group, which is aligned.
-        let x = _mm512_castsi512_ph(unsafe { _mm512_load_si512(x.cast()) });
+        let x = unsafe { _mm512_load_si512(x.cast()) };
         for (sum, w) in block.iter_mut().zip(w) {
-            *sum = _mm512_fmadd_ph(_mm512_castsi512_ph(w), x, *sum);
+            *sum = fused(token, *sum, w, x);
         }
     }
 }
 
 /// Adds a block to the sums.
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512fp16")]
-fn widen<const N: usize>(sums: &mut [[__m512; ROWS]; N], block: &[[__m512h; ROWS]; N]) {
-    for (sum, &block) in sums.as_flattened_mut().iter_mut().zip(block.as_flattened()) {
-        let upper = _mm256_castpd_ph(_mm512_extractf64x4_pd::<1>(_mm512_castph_pd(block)));
-        let halves = _mm256_add_ph(_mm512_castph512_ph256(block), upper);
-        *sum = _mm512_add_ps(*sum, _mm512_cvtxph_ps(halves));
+#[target_feature(enable = "avx512f")]
+fn widen<const N: usize>(token: Avx512Fp16, sums: &mut [[__m512; ROWS]; N], block: &[[__m512i; ROWS]; N]) {
+    for (total, &block) in sums.as_flattened_mut().iter_mut().zip(block.as_flattened()) {
+        let halves = sum(token, _mm512_castsi512_si256(block), _mm512_extracti64x4_epi64::<1>(block));
+        *total = _mm512_add_ps(*total, _mm512_cvtph_ps(halves));
     }
 }

@@ -186,6 +186,9 @@ fn panels(cols: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// `sum / 2^exponent`, rounded once.
 fn scaled_back(sum: f32, exponent: i32) -> f32 {
+    if exponent == 0 {
+        return sum;
+    }
     // Exponents are within those of f64: -163 to 141.
     let factor = f64::from_bits(((1023 - i64::from(exponent)) as u64) << 52);
     (f64::from(sum) * factor) as f32

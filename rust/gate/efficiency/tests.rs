@@ -33,6 +33,7 @@ fn recording(id: &str, backend: &str, bytes: u64, ops: u64) -> Recording {
         ("f32_fma_avx512vnni_t1_gop_per_s", 100.0),
         ("f16_fma_avx512vnni_t1_gop_per_s", 200.0),
         ("bf16_dot_avx512vnni_t1_gop_per_s", 40.0),
+        ("bf16_dot_avx512vnni_t2_gop_per_s", 80.0),
     ];
     recording.ceilings = rates.map(|(name, rate)| (name.to_owned(), rate)).into();
     let caches = [(1, 100), (2, 1000), (3, 10_000)];
@@ -76,6 +77,14 @@ fn the_larger_bound_binds_and_the_fastest_call_counts() {
             2000,
             0.625,
             "bf16_dot_avx512vnni",
+        ),
+        (
+            "mixed_precision/bf16/1x1/b1/t2+arithmetic=native",
+            "rust-avx512vnni",
+            1800,
+            800,
+            0.25,
+            "l2_read_t2",
         ),
         ("matmul/i2_s/1x1/b1/t1/hot", "rust-avx2@new", 800, 1600, 0.2, "l2_read_t1"),
     ];
