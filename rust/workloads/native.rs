@@ -28,3 +28,41 @@ pub(super) fn contract(float_type: FloatType, cols: usize) -> Contract {
         derivation: "docs/NUMERICS.md, native float products, standard normal inputs".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::by_id;
+    use crate::backends::{Arithmetic, Backend, rust_scalar::RustScalar};
+    use crate::bitnet::model::FloatMatrix;
+    use crate::parity::compare;
+
+    /// The contract is as wide as roundings are, and no wider: one lost column of 2560 is beyond it.
+    #[test]
+    fn a_lost_column_is_no_rounding() {
+        for float_type in ["f16", "bf16"] {
+            let id = format!("mixed_precision/{float_type}/640x2560/b1/t1+arithmetic=native");
+            let workload = by_id(&id).expect("in the catalogue");
+            let inputs = workload.inputs(42).expect("legal inputs");
+            let product = |matrix: FloatMatrix<'_>, arithmetic, x: &[f32]| {
+                let mut y = vec![0.0; matrix.rows()];
+                let mut product = RustScalar.prepare_float_matmul(matrix, arithmetic, 1, 1).expect("it runs");
+                product.matmul_f32(x, &mut y).expect("lengths that fit");
+                y
+            };
+            let matrix = inputs.float_matrix().expect("a float matrix");
+            let expected = product(matrix, Arithmetic::Native, &inputs.floats);
+            assert!(compare(&workload.contract, &expected, &expected).holds());
+            let mut lost = inputs.floats.clone();
+            lost[1234] = 0.0;
+            let spoiled = product(matrix, Arithmetic::Native, &lost);
+            assert!(!compare(&workload.contract, &expected, &spoiled).holds(), "{id}");
+            // Without the rounding of x to BF16 it would be another arithmetic.
+            let unrounded = product(matrix, Arithmetic::F32, &inputs.floats);
+            assert_eq!(
+                compare(&workload.contract, &expected, &unrounded).holds(),
+                float_type == "f16",
+                "{id}"
+            );
+        }
+    }
+}
