@@ -59,10 +59,12 @@ mod ffi {
     /// The reference is optimised in every cargo profile; contraction would change its results.
     const FLAGS: [&str; 4] = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"];
     /// Files whose name ends so are compiled for that instruction set and called only after detection.
-    const ISAS: [(&str, &str); 5] = [
+    const ISAS: [(&str, &str); 7] = [
         ("_avx2.cpp", "-mavx2 -mfma -mf16c"),
         ("_avxvnni.cpp", "-mavx2 -mfma -mf16c -mavxvnni"),
         ("_avx512vnni.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni"),
+        ("_avx512bf16.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512bf16"),
+        ("_avx512fp16.cpp", "-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512fp16"),
         ("_neon.cpp", "-march=armv8-a"),
         ("_neondotprod.cpp", "-march=armv8.2-a+dotprod"),
     ];
@@ -77,20 +79,18 @@ mod ffi {
         let (mut build, mut plain) = (base(), sources);
         plain.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
         let target = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+        let known = |flag: &&str| !flag.ends_with("fp16") || base().is_flag_supported(flag).unwrap_or(false);
         for (suffix, flags) in ISAS {
             let own: Vec<_> = plain.extract_if(.., |path| path.to_string_lossy().ends_with(suffix)).collect();
             if target == if suffix.contains("avx") { "x86_64" } else { "aarch64" } {
-                build.objects(base().flags(flags.split(' ')).files(own).compile_intermediates());
+                build
+                    .objects(base().flags(flags.split(' ').filter(known)).files(own).compile_intermediates());
             }
         }
         // The sources state their compiler and its version themselves, by its predefined macros.
-        for (name, text) in [
-            ("BNB_FLAGS", flags.as_str()),
-            ("BNB_OPT_LEVEL", "3"),
-            ("BNB_SOURCE_HASH", &source_hash),
-            ("BNB_GIT_REVISION", revision),
-        ] {
-            build.define(name, format!("\"{text}\"").as_str());
+        let texts = [flags.as_str(), "3", &source_hash, revision];
+        for (name, text) in ["FLAGS", "OPT_LEVEL", "SOURCE_HASH", "GIT_REVISION"].iter().zip(texts) {
+            build.define(&format!("BNB_{name}"), format!("\"{text}\"").as_str());
         }
         build.files(plain).compile("bitnet_cpp_reference");
     }

@@ -1,5 +1,5 @@
-//! criterion over the float products of the catalogue, F32, F16 and BF16 beside each other, under the catalogue's ids,
-//! for every backend that runs here, the plain loops included where they are affordable.
+//! criterion over the float products of the catalogue, F32, F16 and BF16 beside each other, and arithmetic `native` beside
+//! `f32`, under the catalogue's ids, for every backend that runs here, the plain loops included where they are affordable.
 
 #[path = "support/agreeing.rs"]
 mod agreeing;

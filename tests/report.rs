@@ -5,7 +5,7 @@ use bitnet_perfgate::gate::reading::{self, blocks};
 use bitnet_perfgate::gate::verdict::{Against, Answer, Certainty, Comparison};
 use bitnet_perfgate::gate::{Case, Policy, Verdict, judge};
 use bitnet_perfgate::record::{
-    AgreementRow, FirstMismatch, Memory, Meter, PlannedWorkload, Recording, Work, parse_recording,
+    AgreementRow, FirstMismatch, Memory, Meter, PlannedWorkload, Recording, Skipped, Work, parse_recording,
 };
 use bitnet_perfgate::report::sections::{Report, report};
 use bitnet_perfgate::report::{junit, markdown};
@@ -141,6 +141,55 @@ fn whole_models_are_shown_in_tokens() {
     assert_eq!((row.status, row.features.as_str()), ("FAIL", "cpu"));
     assert!(row.delta.starts_with("-20.0% (-20.8% to "), "{}", row.delta);
     assert!(!report.matrix.iter().any(|row| row.component == "Inference"), "it was measured");
+}
+
+/// Each backend's native arithmetic beside its f32: how much faster, and what it costs. What was not measured says so.
+#[test]
+fn native_arithmetic_shows_its_speed_beside_its_accuracy() {
+    let (mut recording, mut verdict) = golden();
+    let text = |recording: &Recording, verdict: &Verdict| {
+        let report = report(recording, verdict);
+        let items =
+            report.performance.iter().filter(|item| item.name == "Mixed Precision, native arithmetic");
+        items.map(|item| item.text.clone()).collect::<Vec<_>>()
+    };
+    assert!(text(&recording, &verdict).is_empty(), "nobody asked for it");
+    let plain = "mixed_precision/f16/640x2560/b16/t1";
+    let native = format!("{plain}+arithmetic=native");
+    let disagreement = recording.agreements.first().expect("a row").clone();
+    let agreement = AgreementRow { mismatches: 0, length_mismatch: None, ..disagreement };
+    for (id, backend, snr_db) in [
+        (plain, "rust-avx2", 73.94),
+        (&native, "rust-avx2", 64.25),
+        (&native, "cpp-avx2", 64.0),
+        (&native, "mine@lib", 60.0),
+    ] {
+        let metrics = [("snr_db".to_owned(), snr_db)].into();
+        let row = AgreementRow { workload: id.into(), backend: backend.into(), metrics, ..agreement.clone() };
+        recording.agreements.push(row);
+    }
+    let (wrong, id) = (recording.agreements.len(), native.clone());
+    recording.agreements.push(AgreementRow { workload: id, backend: "wrong@lib".into(), ..agreement });
+    recording.agreements[wrong].mismatches = 1;
+    let skipped =
+        Skipped { what: native.replace("f16", "bf16"), reason: "no BF16".into(), ..Skipped::default() };
+    recording.skipped.push(skipped);
+    let what = format!("timing of {native}");
+    recording.skipped.push(Skipped { what, reason: "nobody's".into(), ..Skipped::default() });
+    // Both take 2 s in C++; Rust takes 1.5 s in f32 and 0.5 s in its native arithmetic.
+    verdict.comparisons.push(comparison(plain, Against::Reference, 0.75, Answer::Pass));
+    verdict.comparisons.push(comparison(&native, Against::Reference, 0.25, Answer::Pass));
+    let expected = [
+        format!("{plain} on rust-avx2: 3.00 times as fast as in f32, SNR 64.2 dB (f32: 73.9 dB)"),
+        format!(
+            "{plain} on cpp-avx2: 1.00 times as fast as in f32, SNR 64.0 dB (f32: not measured (it was not compared))"
+        ),
+        format!(
+            "{plain} on mine@lib: speed not measured (it was not timed in both), SNR 60.0 dB (f32: not measured (it was not compared))"
+        ),
+        format!("{} not measured (no BF16)", native.replace("f16", "bf16")),
+    ];
+    assert_eq!(text(&recording, &verdict), [expected.join("; ")]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! first, and measures it then. A fast wrong backend is not measured, and neither is nothing.
 
 use bitnet_perfgate::backends::{self, Availability, Backend, BackendError};
-use bitnet_perfgate::parity::{Contract, compare};
+use bitnet_perfgate::parity::compare;
 use bitnet_perfgate::workloads::catalog::{Profile, catalog};
 use bitnet_perfgate::workloads::{Inputs, Output, Run, Workload};
 use criterion::{Criterion, Throughput};
@@ -82,10 +82,10 @@ fn agreeing<'a>(
     run.run().map_err(text)?;
     for ((part, expected), (_, actual)) in expected.outputs().into_iter().zip(run.outputs()) {
         let agreement = match (expected, actual) {
-            (Output::U8(e), Output::U8(a)) => compare(&Contract::Exact, e, a),
-            (Output::I8(e), Output::I8(a)) => compare(&Contract::Exact, e, a),
-            (Output::I32(e), Output::I32(a)) => compare(&Contract::Exact, e, a),
-            (Output::F32(e), Output::F32(a)) => compare(&Contract::Exact, e, a),
+            (Output::U8(e), Output::U8(a)) => compare(&workload.contract, e, a),
+            (Output::I8(e), Output::I8(a)) => compare(&workload.contract, e, a),
+            (Output::I32(e), Output::I32(a)) => compare(&workload.contract, e, a),
+            (Output::F32(e), Output::F32(a)) => compare(&workload.contract, e, a),
             _ => return Err(format!("{part}: two types of output")),
         };
         if !agreement.holds() {

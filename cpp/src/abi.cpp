@@ -27,6 +27,12 @@
 #else
 #define BNB_X86_64 0
 #endif
+// Whether this compiler knows AVX512-FP16 by name.
+#if defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 12
+#define BNB_KNOWS_FP16 1
+#else
+#define BNB_KNOWS_FP16 0
+#endif
 #if defined(__aarch64__)
 #define BNB_AARCH64 1
 #else
@@ -481,10 +487,31 @@ constexpr const FloatKernels &kNeonFloats = bnb::kFloatPortable;
 constexpr bnb_build_info kBuildInfo = {BNB_COMPILER,  BNB_COMPILER_VERSION, BNB_FLAGS,
                                        BNB_OPT_LEVEL, BNB_SOURCE_HASH,      BNB_GIT_REVISION};
 
-template <const FloatKernels &floats>
+// The CPU may lack what a backend's own name does not imply: that is asked when a matrix comes.
+const bnb::NativeKernels *native_avx512(uint32_t type) {
+    const bnb::NativeKernels *loops = nullptr;
+#if BNB_X86_64
+    if (type == BNB_TYPE_BF16 && __builtin_cpu_supports("avx512bf16")) {
+        loops = &bnb::kNativeBf16;
+    }
+#if BNB_KNOWS_FP16
+    if (type == BNB_TYPE_F16 && __builtin_cpu_supports("avx512fp16") && bnb::kNativeF16.dots != nullptr) {
+        loops = &bnb::kNativeF16;
+    }
+#endif
+#endif
+    (void)type;
+    return loops;
+}
+
+const bnb::NativeKernels *no_native(uint32_t) {
+    return nullptr;
+}
+
+template <const FloatKernels &floats, bnb::NativeChoice native>
 bnb_status float_prepare(const bnb_float_matrix *matrix, uint64_t n_max, uint32_t threads,
                          bnb_float_matmul **handle) noexcept {
-    return bnb::float_prepare(floats, matrix, n_max, threads, handle);
+    return bnb::float_prepare(floats, native, matrix, n_max, threads, handle);
 }
 
 template <const Kernels &kernels, const FloatKernels &floats>
@@ -493,7 +520,7 @@ bnb_status engine_create(const bnb_model *model, const bnb_tensor *tensors, uint
     return bnb::engine_create(kernels, floats, model, tensors, n_tensors, engine);
 }
 
-template <const Kernels &kernels, const FloatKernels &floats>
+template <const Kernels &kernels, const FloatKernels &floats, bnb::NativeChoice native = no_native>
 constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)(const char **)) {
     return {
         BNB_ABI_MAJOR,
@@ -513,7 +540,7 @@ constexpr bnb_api api(const char *name, const char *isa, bnb_status (*available)
         matmul_free,
         quiesce,
         matmul_bytes,
-        float_prepare<floats>,
+        float_prepare<floats, native>,
         bnb::float_matmul,
         bnb::float_free,
         engine_create<kernels, floats>,
@@ -530,7 +557,7 @@ constexpr bnb_api kBackends[] = {
     api<kPortable, bnb::kFloatPortable>("cpp-portable", "portable", portable_available),
     api<kAvx2, kAvx2Floats>("cpp-avx2", "avx2", avx2_available),
     api<kAvxVnni, kAvx2Floats>("cpp-avxvnni", "avxvnni", avxvnni_available),
-    api<kAvx512Vnni, kAvx2Floats>("cpp-avx512vnni", "avx512vnni", avx512vnni_available),
+    api<kAvx512Vnni, kAvx2Floats, native_avx512>("cpp-avx512vnni", "avx512vnni", avx512vnni_available),
     api<kNeon, kNeonFloats>("cpp-neon", "neon", neon_available),
     api<kNeonDotprod, kNeonFloats>("cpp-neondotprod", "neondotprod", neondotprod_available),
 };

@@ -1,11 +1,13 @@
-// The boundary of float products: argument checks around FloatProduct.
+// The boundary of float products: argument checks around FloatProduct and NativeProduct.
 
 #include "floats_abi.hpp"
 
 #include "checks.hpp"
 
+#include <variant>
+
 struct bnb_float_matmul {
-    bnb::FloatProduct product;
+    std::variant<bnb::FloatProduct, bnb::NativeProduct> product;
 };
 
 namespace bnb {
@@ -25,8 +27,8 @@ bnb_status check_matrix(const bnb_float_matrix *matrix, FloatRows *rows) {
     default:
         return BNB_INVALID_ARGUMENT;
     }
-    if (matrix->arithmetic != BNB_ARITHMETIC_F32) {
-        return matrix->arithmetic == BNB_ARITHMETIC_NATIVE ? BNB_UNSUPPORTED : BNB_INVALID_ARGUMENT;
+    if (matrix->arithmetic != BNB_ARITHMETIC_F32 && matrix->arithmetic != BNB_ARITHMETIC_NATIVE) {
+        return BNB_INVALID_ARGUMENT;
     }
     if (matrix->rows == 0 || matrix->cols == 0 || matrix->cols > kMaxCols) {
         return BNB_UNSUPPORTED;
@@ -41,8 +43,8 @@ bnb_status check_matrix(const bnb_float_matrix *matrix, FloatRows *rows) {
 
 } // namespace
 
-bnb_status float_prepare(const FloatKernels &kernels, const bnb_float_matrix *matrix, uint64_t n_max,
-                         uint32_t threads, bnb_float_matmul **handle) noexcept {
+bnb_status float_prepare(const FloatKernels &kernels, NativeChoice native, const bnb_float_matrix *matrix,
+                         uint64_t n_max, uint32_t threads, bnb_float_matmul **handle) noexcept {
     return guarded([&]() -> bnb_status {
         FloatRows rows;
         if (handle == nullptr) {
@@ -59,8 +61,17 @@ bnb_status float_prepare(const FloatKernels &kernels, const bnb_float_matrix *ma
             !fits_memory(n_max, matrix->rows, sizeof(float))) {
             return BNB_INVALID_ARGUMENT;
         }
+        if (matrix->arithmetic == BNB_ARITHMETIC_F32) {
+            *handle =
+                new bnb_float_matmul{FloatProduct(kernels, rows, matrix->rows, n_max, Team::shared(threads))};
+            return BNB_OK;
+        }
+        const NativeKernels *loops = native(matrix->type);
+        if (loops == nullptr) {
+            return BNB_UNSUPPORTED;
+        }
         *handle =
-            new bnb_float_matmul{FloatProduct(kernels, rows, matrix->rows, n_max, Team::shared(threads))};
+            new bnb_float_matmul{NativeProduct(*loops, rows, matrix->rows, n_max, Team::shared(threads))};
         return BNB_OK;
     });
 }
@@ -68,18 +79,21 @@ bnb_status float_prepare(const FloatKernels &kernels, const bnb_float_matrix *ma
 bnb_status float_matmul(bnb_float_matmul *handle, const float *x, uint64_t n_x, uint64_t n, float *y,
                         uint64_t n_y) noexcept {
     return guarded([&]() -> bnb_status {
-        if (handle == nullptr || n > handle->product.n_max() || !is_product(n_x, n, handle->product.cols()) ||
-            !is_product(n_y, n, handle->product.rows())) {
+        if (handle == nullptr) {
             return BNB_INVALID_ARGUMENT;
         }
-        if (n == 0) {
-            return BNB_OK;
-        }
-        if (x == nullptr || y == nullptr) {
-            return BNB_INVALID_ARGUMENT;
-        }
-        handle->product.run(x, n, y);
-        return BNB_OK;
+        return std::visit(
+            [&](auto &product) -> bnb_status {
+                if (n > product.n_max() || !is_product(n_x, n, product.cols()) ||
+                    !is_product(n_y, n, product.rows()) || (n != 0 && (x == nullptr || y == nullptr))) {
+                    return BNB_INVALID_ARGUMENT;
+                }
+                if (n != 0) {
+                    product.run(x, n, y);
+                }
+                return BNB_OK;
+            },
+            handle->product);
     });
 }
 

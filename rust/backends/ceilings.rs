@@ -122,6 +122,13 @@ mod tests {
             assert!(names.contains(format!("int8_dot_{isa}").as_str()), "{isa} in {names:?}");
         }
         assert!(names.contains("f32_fma_portable"));
+        let native = [
+            ("bf16_dot_avx512vnni", super::super::detect::Avx512Bf16::detect().is_ok()),
+            ("f16_fma_avx512vnni", super::super::detect::Avx512Fp16::detect().is_ok()),
+        ];
+        for (name, runs_here) in native {
+            assert_eq!(names.contains(name), runs_here && cfg!(feature = "cpu"), "{name} in {names:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Argument checks every Rust backend makes before it touches memory: lengths, batches, threads, K.
 
-use super::{Arithmetic, BackendError};
+use super::BackendError;
 use crate::bitnet::formats::Layout;
+use crate::bitnet::model::FloatType;
 use crate::bitnet::quant::QuantError;
 
 /// The largest K whose products cannot leave int32 (`docs/NUMERICS.md`, Products): at 2^24 columns, code -1
@@ -68,11 +69,16 @@ pub(super) fn prepare(
     Ok(())
 }
 
-/// The arithmetic that every backend has.
-pub(super) fn float_arithmetic(backend: &str, arithmetic: Arithmetic) -> Result<(), BackendError> {
-    match arithmetic {
-        Arithmetic::F32 => Ok(()),
-        Arithmetic::Native => Err(unsupported(backend, "native arithmetic of float products")),
+/// Whether the hardware has products of a matrix's type that are others than those of f32.
+pub(super) fn native_type(backend: &str, float_type: FloatType) -> Result<(), BackendError> {
+    match float_type {
+        FloatType::F16 | FloatType::Bf16 => Ok(()),
+        FloatType::F32 => {
+            Err(unsupported(backend, "native arithmetic of F32: it is no other than f32, ask for that"))
+        }
+        FloatType::Q8_0 | FloatType::Q6K => {
+            Err(unsupported(backend, format!("native arithmetic of {float_type:?}: F16 and Bf16 have one")))
+        }
     }
 }
 

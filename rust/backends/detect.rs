@@ -13,6 +13,14 @@ pub struct AvxVnni(Avx2);
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512Vnni(Avx2);
 
+/// Proof that they run AVX-512 BF16 code, and all of [`Avx512Vnni`], which does not imply it.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Bf16(());
+
+/// Proof that they run AVX512-FP16 code, and all of [`Avx512Vnni`], which does not imply it.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Fp16(());
+
 /// Whether the CPU and the operating system have each of the features; else the names of those they lack.
 macro_rules! require {
     ($($feature:tt),+) => {{
@@ -61,5 +69,19 @@ impl Avx512Vnni {
     /// What is implied.
     pub fn avx2(self) -> Avx2 {
         self.0
+    }
+}
+
+impl Avx512Bf16 {
+    /// The token, or why there is none.
+    pub fn detect() -> Result<Self, String> {
+        Avx512Vnni::detect().and_then(|_| require!("avx512bf16")).map(|()| Self(()))
+    }
+}
+
+impl Avx512Fp16 {
+    /// The token, or why there is none.
+    pub fn detect() -> Result<Self, String> {
+        Avx512Vnni::detect().and_then(|_| require!("avx512fp16")).map(|()| Self(()))
     }
 }

@@ -1,8 +1,10 @@
 //! Who takes part: the oracle, the reference, the other backends, and those that cannot.
 
-use crate::backends::{self, Availability, Backend};
+use crate::backends::{self, Arithmetic, Availability, Backend, BackendError};
+use crate::bitnet::model::FloatMatrix;
 use crate::measure::{Compiler, CounterKind, Fingerprint};
 use crate::record;
+use crate::workloads::{Kind, Workload};
 use std::sync::Arc;
 
 /// The backends of a campaign.
@@ -160,6 +162,23 @@ impl Cast {
         }
         let group = |names: &[String; 3]| Group { reference: names[0].clone(), members: names.to_vec() };
         self.builds.iter().map(group).collect()
+    }
+
+    /// Why nothing can depend on a workload here: its arithmetic is that of hardware which a side of the verdict has not.
+    pub(super) fn lacks(&self, workload: &Workload) -> Option<String> {
+        let Kind::MixedPrecision { float_type, arithmetic: Arithmetic::Native, .. } = workload.kind else {
+            return None;
+        };
+        let bytes = vec![0; float_type.bytes_of(1)];
+        let matrix = FloatMatrix::new(float_type, 1, 1, &bytes)?;
+        let needed =
+            |name: &str| self.required.iter().chain(self.builds.as_flattened()).any(|needed| needed == name);
+        self.others.iter().filter(|backend| needed(backend.name())).find_map(|backend| {
+            match backend.prepare_float_matmul(matrix, Arithmetic::Native, 1, 1) {
+                Err(why @ BackendError::Unsupported { .. }) => Some(why.to_string()),
+                _ => None,
+            }
+        })
     }
 
     /// What counts instructions, where they are counted.

@@ -274,6 +274,11 @@ pub fn run_order(
     let model = request.model.as_deref().map(ModelFile::open).transpose()?;
     let (mut tasks, mut skipped) = tasks::plan(request, model.as_ref())?;
     skipped.extend(cast.absent().iter().map(|(what, reason)| skip(what, reason)));
+    tasks.retain(|task| {
+        let lacking = cast.lacks(&task.workload);
+        skipped.extend(lacking.iter().map(|reason| skip(&task.workload.id, reason)));
+        lacking.is_none()
+    });
     let started = now_utc();
     let pin = order.pin.then(|| measure::pin_to_least_busy_cpu(order.seed(request.seed))).flatten();
     let cpu = pin.as_ref().map(|pin| pin.cpu());
@@ -558,7 +563,7 @@ fn new_recording(
         backends: cast.records(),
         required: cast.required().into(),
         requested: cast.requested_names().into(),
-        profile_workloads: if model.is_some() { 0 } else { profile_workloads(request.profile) },
+        profile_workloads: if model.is_some() { 0 } else { profile_workloads(request.profile, cast) },
         launches: timing.map_or(0, |plan| plan.launches),
         blocks: timing.map_or(0, |plan| plan.blocks),
         samples_per_block: timing.map_or(0, |plan| plan.samples_per_block),
@@ -592,8 +597,10 @@ fn new_recording(
     }
 }
 
-fn profile_workloads(profile: Profile) -> u64 {
-    crate::workloads::catalog::catalog(profile).workloads.len() as u64
+/// Workloads of the profile that can be asked of these backends.
+fn profile_workloads(profile: Profile, cast: &Cast) -> u64 {
+    let all = crate::workloads::catalog::catalog(profile).workloads;
+    all.iter().filter(|workload| cast.lacks(workload).is_none()).count() as u64
 }
 
 /// This version of the tool.

@@ -231,6 +231,8 @@ fn time_group<'a>(
         None if order.index > 0 && cast.is_bystander(reference) => {
             return Ok((oracle, ControlFlow::Continue(())));
         }
+        // Nobody offers it, which was said of each.
+        None if contenders.is_empty() => return Ok((oracle, ControlFlow::Continue(()))),
         None => {
             let reason =
                 format!("the reference {reference} has no result that agrees here to be timed against");

@@ -40,8 +40,11 @@ fn products(recording: &Recording) -> impl Iterator<Item = &PlannedWorkload> {
 
 /// What a product computes with, by its id.
 fn arithmetic_of(workload: &str) -> Option<&'static str> {
+    let native = workload.ends_with("+arithmetic=native");
     let kind = |part: &str| match part {
         "matmul" | "linear" => Some("int8_dot"),
+        "mixed_precision" if native && workload.contains("/bf16/") => Some("bf16_dot"),
+        "mixed_precision" if native => Some("f16_fma"),
         "mixed_precision" => Some("f32_fma"),
         _ => None,
     };

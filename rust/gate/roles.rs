@@ -59,7 +59,8 @@ pub(super) fn counts_instructions(recording: &Recording) -> bool {
 /// Threads of a workload, by its id: `t2` is two. Ids without such a part are of one thread.
 pub(super) fn threads(workload: &str) -> u32 {
     let number = |part: &str| part.strip_prefix('t')?.parse().ok();
-    workload.split('/').find_map(number).unwrap_or(1)
+    let id = workload.split('+').next().unwrap_or_default();
+    id.split('/').find_map(number).unwrap_or(1)
 }
 
 /// Whether the weights came from a model file.

@@ -3,10 +3,12 @@
 //! Numbers come from the recording and the verdict alone. What was not measured is said as `not measured (reason)`,
 //! with the reason the recording or the verdict gives.
 
+mod native;
+
 use super::quantity::{Quantity, ceiling, number, percent};
 use crate::gate::Verdict;
 use crate::gate::verdict::{Against, Answer, Comparison, Efficiency, RuleAnswer};
-use crate::record::{Meter, Recording, Work};
+use crate::record::{AgreementRow, Meter, Recording, Work};
 use serde::Serialize;
 
 /// The title of every report.
@@ -230,6 +232,7 @@ impl<'a> View<'a> {
         ];
         let mixed = self.values_of("mixed_precision", "no mixed-precision workload was part of this run");
         found.push(item("Mixed Precision", mixed));
+        found.extend(self.native_arithmetic().map(|text| item("Mixed Precision, native arithmetic", text)));
         found
     }
 
@@ -237,6 +240,9 @@ impl<'a> View<'a> {
         let agreement = &self.verdict.agreement;
         match agreement.n {
             0 => not_measured("nothing was compared with the oracle"),
+            n if agreement.exact < n && agreement.failures.is_empty() => {
+                format!("{}/{n} exact, the others within their bounds", agreement.exact)
+            }
             n => format!("{}/{n} exact", agreement.exact),
         }
     }
@@ -564,7 +570,7 @@ impl<'a> View<'a> {
     }
 
     fn stability(&self) -> String {
-        let mixed = |row: &&crate::record::AgreementRow| {
+        let mixed = |row: &&AgreementRow| {
             self.planned(&row.workload).is_some_and(|(category, _)| category == "mixed_precision")
         };
         let rows: Vec<_> = self.recording.agreements.iter().filter(mixed).collect();

@@ -5,7 +5,7 @@
 
 use super::inference::{Inference, Phase};
 use super::{Kind, Temperature, Workload};
-use crate::backends::WeightRule;
+use crate::backends::{Arithmetic, WeightRule};
 use crate::bitnet::formats::{Layout, WeightFormat};
 use crate::bitnet::model::FloatType;
 
@@ -94,13 +94,14 @@ fn linear<const BATCH: usize>(layout: Layout) -> Kind {
 const MATMUL_OF_BATCH: [OfLayout; 6] =
     [matmul::<1>, matmul::<4>, matmul::<16>, matmul::<32>, matmul::<128>, matmul::<512>];
 
-/// A product of a float matrix on one thread.
-fn mixed_precision(float_type: FloatType, (rows, cols): (usize, usize), batch: usize) -> Kind {
-    Kind::MixedPrecision { float_type, rows, cols, batch, threads: 1 }
-}
-
-/// Precisions in which matrices of heads and of whole models are stored.
-pub const FLOAT_TYPES: [FloatType; 3] = [FloatType::F32, FloatType::F16, FloatType::Bf16];
+/// Precisions in which matrices of heads and of whole models are stored, each with what it is multiplied in.
+pub const PRECISIONS: [(FloatType, Arithmetic); 5] = [
+    (FloatType::F32, Arithmetic::F32),
+    (FloatType::F16, Arithmetic::F32),
+    (FloatType::F16, Arithmetic::Native),
+    (FloatType::Bf16, Arithmetic::F32),
+    (FloatType::Bf16, Arithmetic::Native),
+];
 
 impl Catalog {
     fn add(&mut self, format: WeightFormat, (rows, cols): (usize, usize), kind: OfLayout) {
@@ -111,6 +112,21 @@ impl Catalog {
                 let stand_in = Layout::published(format, 2560, 2560).expect("2560x2560 fits every format");
                 let id = Workload::new(kind(stand_in)).id.replace("2560x2560", &format!("{rows}x{cols}"));
                 self.unsupported.push((id, why.to_string()));
+            }
+        }
+    }
+
+    /// Each precision, each batch of it in turn, on one thread.
+    fn add_mixed_precision(
+        &mut self,
+        precisions: &[(FloatType, Arithmetic)],
+        (rows, cols): (usize, usize),
+        batches: &[usize],
+    ) {
+        for &(float_type, arithmetic) in precisions {
+            for &batch in batches {
+                let kind = Kind::MixedPrecision { float_type, rows, cols, batch, threads: 1, arithmetic };
+                self.workloads.push(Workload::new(kind));
             }
         }
     }
@@ -140,6 +156,9 @@ impl Catalog {
         for format in WeightFormat::ALL {
             self.add(format, (2560, 2560), linear::<1>);
         }
+        // One row is bound by memory in every precision; of more rows, each of the halves in either arithmetic.
+        self.add_mixed_precision(&PRECISIONS[1..2], (640, 2560), &[1]);
+        self.add_mixed_precision(&PRECISIONS[1..], (640, 2560), &[16]);
         self.workloads.push(Workload::new(Kind::Overhead));
         self.add_model("125m", I2S, Phase::Prefill, 32, 1);
         self.add_model("125m", I2S, Phase::Decode, 16, 1);
@@ -195,14 +214,10 @@ impl Catalog {
                 self.add(format, shape, linear::<16>);
             }
         }
-        for float_type in FLOAT_TYPES {
-            for shape in SHAPES_2B4T {
-                for batch in [1, 4, 16] {
-                    self.workloads.push(Workload::new(mixed_precision(float_type, shape, batch)));
-                }
-            }
-            self.workloads.push(Workload::new(mixed_precision(float_type, (640, 2560), 128)));
+        for shape in SHAPES_2B4T {
+            self.add_mixed_precision(&PRECISIONS, shape, &[1, 4, 16]);
         }
+        self.add_mixed_precision(&PRECISIONS, (640, 2560), &[128]);
         self.workloads.push(Workload::new(Kind::Overhead));
         for preset in ["tiny", "125m", "700m", "2b4t"] {
             self.add_phases(preset, WeightFormat::I2S);
@@ -246,6 +261,8 @@ mod tests {
             "mixed_precision/f16/2560x2560/b1/t1",
             "mixed_precision/bf16/6912x2560/b16/t1",
             "mixed_precision/f32/640x2560/b128/t1",
+            "mixed_precision/f16/640x2560/b16/t1+arithmetic=native",
+            "mixed_precision/bf16/2560x6912/b1/t1+arithmetic=native",
             "quantize/i2_s/2560x2560+rule=maxabs",
             "prefill/125m/i2_s/pp32/t1",
             "decode/2b4t/i2_s/tg16/t2",

@@ -1,7 +1,7 @@
 //! Inputs of a workload: drawn from the seed and the workload's id, or a tensor of a real file.
 
 use super::inference::{self, Model};
-use super::{COLD_BYTES, Inference, Kind, Temperature, Workload};
+use super::{COLD_BYTES, Inference, Kind, NATIVE_SUFFIX, Temperature, Workload};
 use crate::bitnet::formats::{self, FormatError, Layout, Weights};
 use crate::bitnet::model::gguf::Gguf;
 use crate::bitnet::model::{FloatMatrix, FloatType};
@@ -31,9 +31,9 @@ pub struct Inputs<'a> {
 }
 
 impl Workload {
-    /// Inputs drawn from `seed`: ternary weights with P(0) = 1/3, standard normal floats.
+    /// Inputs drawn from `seed`: ternary weights with P(0) = 1/3, standard normal floats. The same for every arithmetic.
     pub fn inputs(&self, seed: u64) -> Result<Inputs<'static>, FormatError> {
-        let mut rng = Rng::for_part(seed, &self.id);
+        let mut rng = Rng::for_part(seed, self.id.strip_suffix(NATIVE_SUFFIX).unwrap_or(&self.id));
         if let Kind::Inference(work) = self.kind {
             return Ok(Inputs::of_model(&work, inference::made(&work, seed)?, &mut rng));
         }

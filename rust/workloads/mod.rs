@@ -9,9 +9,10 @@ pub mod catalog;
 pub mod explain;
 pub mod inference;
 mod inputs;
+mod native;
 mod prepare;
 
-use crate::backends::WeightRule;
+use crate::backends::{Arithmetic, WeightRule};
 use crate::bitnet::formats::Layout;
 use crate::bitnet::model::FloatType;
 use crate::bitnet::quant::accuracy::{self, Accuracy};
@@ -146,7 +147,7 @@ pub enum Kind {
         /// Cache state.
         temperature: Temperature,
     },
-    /// Products of a float matrix with float activations, arithmetic `f32`.
+    /// Products of a float matrix with float activations.
     MixedPrecision {
         /// How the matrix is stored.
         float_type: FloatType,
@@ -158,6 +159,8 @@ pub enum Kind {
         batch: usize,
         /// Threads.
         threads: usize,
+        /// Of what hardware.
+        arithmetic: Arithmetic,
     },
     /// The smallest product there is: what a call costs.
     Overhead,
@@ -178,7 +181,7 @@ pub struct Workload {
     pub work: Work,
     /// What is computed.
     pub kind: Kind,
-    /// How results must agree. Everything here is integers or a stated float formula: exact.
+    /// How results must agree. Integers and stated float formulas: exact. Native arithmetic: within its bound.
     pub contract: Contract,
 }
 
@@ -194,7 +197,13 @@ impl Workload {
             Kind::Overhead => (Category::Kernels, Class::Secondary),
             Kind::Inference(_) => (Category::Inference, Class::Core),
         };
-        Self { id: kind.id(), category, class, work: kind.work(), kind, contract: Contract::Exact }
+        let contract = match kind {
+            Kind::MixedPrecision { float_type, cols, arithmetic: Arithmetic::Native, .. } => {
+                native::contract(float_type, cols)
+            }
+            _ => Contract::Exact,
+        };
+        Self { id: kind.id(), category, class, work: kind.work(), kind, contract }
     }
 
     /// The same work on one thread, under the same id and hence over the same inputs: what is expected of any number.
@@ -223,7 +232,7 @@ impl Workload {
     }
 
     /// How close the last run came to the product of the weights as they were drawn, before they were stored, in
-    /// f64: what the storage costs. Of the first activation row; only for mixed precision.
+    /// f64: what the storage costs, and native arithmetic with it. Of the first activation row; only for mixed precision.
     pub fn accuracy(&self, inputs: &Inputs<'_>, run: &dyn Run) -> Option<Accuracy> {
         let Kind::MixedPrecision { rows, .. } = self.kind else { return None };
         let outputs = run.outputs();
@@ -275,9 +284,10 @@ impl Kind {
             Self::Linear { layout, batch, threads, temperature } => {
                 format!("linear/{}", tail(layout, *batch, *threads, *temperature))
             }
-            Self::MixedPrecision { float_type, rows, cols, batch, threads } => {
+            Self::MixedPrecision { float_type, rows, cols, batch, threads, arithmetic } => {
                 let name = format!("{float_type:?}").to_lowercase();
-                format!("mixed_precision/{name}/{rows}x{cols}/b{batch}/t{threads}")
+                let suffix = if *arithmetic == Arithmetic::Native { NATIVE_SUFFIX } else { "" };
+                format!("mixed_precision/{name}/{rows}x{cols}/b{batch}/t{threads}{suffix}")
             }
             Self::Overhead => "overhead/call".to_string(),
             Self::Inference(work) => work.id(),
@@ -315,6 +325,9 @@ impl Kind {
         Work { weights, bytes: layout.code_bytes() as u64, ops, tokens: 0 }
     }
 }
+
+/// Behind the id of a product in native arithmetic.
+pub const NATIVE_SUFFIX: &str = "+arithmetic=native";
 
 /// The matrix of the overhead workload: one row of one block.
 fn overhead_layout() -> Layout {

@@ -1,7 +1,7 @@
 //! Making one backend ready for one workload.
 
 use super::{Inputs, Kind, Workload, inference};
-use crate::backends::{Arithmetic, Backend, BackendError, FloatMatmul, Matmul, WeightRule};
+use crate::backends::{Backend, BackendError, FloatMatmul, Matmul, WeightRule};
 use crate::bitnet::formats::{Layout, Weights};
 
 /// A result buffer, as parity reads it.
@@ -103,9 +103,9 @@ impl Workload {
                 let y = vec![0.0; batch * layout.rows()];
                 Box::new(LinearLayer { products: products(batch, threads)?, next: 0, x: &inputs.floats, y })
             }
-            Kind::MixedPrecision { rows, batch, threads, .. } => {
+            Kind::MixedPrecision { rows, batch, threads, arithmetic, .. } => {
                 let matrix = inputs.float_matrix().expect("inputs of this workload have a float matrix");
-                let product = backend.prepare_float_matmul(matrix, Arithmetic::F32, batch, threads)?;
+                let product = backend.prepare_float_matmul(matrix, arithmetic, batch, threads)?;
                 Box::new(FloatProduct { product, x: &inputs.floats, y: vec![0.0; batch * rows] })
             }
         })

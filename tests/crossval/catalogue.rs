@@ -1,13 +1,14 @@
 //! The catalogue's workloads on every backend, through the campaign that the command line runs.
 
 use super::support::{subjects, takes_part};
+use bitnet_perfgate::backends::detect::{Avx512Bf16, Avx512Fp16};
 use bitnet_perfgate::backends::{self, Backend, BackendError, BuildInfo, Matmul, WeightRule};
 use bitnet_perfgate::bitnet::formats::{Layout, Weights};
 use bitnet_perfgate::campaign::{self, Cast, Request, TimingPlan};
 use bitnet_perfgate::gate::{self, Answer, Policy};
-use bitnet_perfgate::record::Recording;
-use bitnet_perfgate::workloads::Category;
+use bitnet_perfgate::record::{AgreementRow, Recording};
 use bitnet_perfgate::workloads::catalog::{Profile, catalog};
+use bitnet_perfgate::workloads::{Category, NATIVE_SUFFIX};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,10 +58,11 @@ fn a_kernel_that_stops_computing_is_not_timed() {
     assert_eq!(gate::judge(&gate::Case::alone(&recording, &Policy::default())).verdict, Answer::Fail);
 }
 
-/// Every pair is compared, every one to the bit, and nothing is left out. Whole models have a test of their own, on a
+/// Every pair is compared, and nothing is left out; every one agrees to the bit, but for native arithmetic, which few
+/// backends have: within its contract. Whole models have a test of their own, on a
 /// model that plain loops can bear in an unoptimised build.
 #[test]
-fn every_quick_workload_is_exact_on_every_backend() {
+fn every_quick_workload_agrees_on_every_backend() {
     let here = catalog(Profile::Quick).workloads;
     let here: Vec<&str> = here
         .iter()
@@ -72,14 +74,50 @@ fn every_quick_workload_is_exact_on_every_backend() {
     if cfg!(feature = "ffi") {
         assert!(!others.is_empty(), "the portable C++ backend runs everywhere: something must be compared");
     }
+    let is_native = |id: &str| id.ends_with(NATIVE_SUFFIX);
     let taken = |id: &&str| others.iter().filter(|backend| takes_part(&***backend, id)).count();
-    let pairs = here.iter().map(taken).sum::<usize>();
-    let unequal: Vec<_> = recording.agreements.iter().filter(|row| !row.exact).collect();
+    let pairs = here.iter().filter(|id| !is_native(id)).map(taken).sum::<usize>();
+    let (native, rest): (Vec<_>, Vec<_>) =
+        recording.agreements.iter().partition(|row| is_native(&row.workload));
+    let unequal: Vec<_> = rest.iter().filter(|row| !row.exact).collect();
     assert!(unequal.is_empty(), "{unequal:#?}");
-    assert_eq!(recording.agreements.len(), pairs, "skipped: {:#?}", recording.skipped);
-    assert!(recording.agreements.iter().all(|row| row.compared > 0));
+    assert_eq!(rest.len(), pairs, "skipped: {:#?}", recording.skipped);
+    assert!(recording.agreements.iter().all(|row| row.holds() && row.compared > 0));
     assert!(recording.series.is_empty(), "nothing was to be timed");
-    println!("{pairs} workload x backend pairs, all exact");
+    println!("{pairs} workload x backend pairs, all exact, and {} in native arithmetic", native.len());
+}
+
+/// On hardware that has it native arithmetic is another one, within its contract, and as accurate as the type is; without
+/// it the workloads are no part of the plan, and the reason is said.
+#[test]
+fn native_arithmetic_reports_its_accuracy_or_why_there_is_none() {
+    let halves = [("f16", Avx512Fp16::detect().err()), ("bf16", Avx512Bf16::detect().err())];
+    for ((name, missing), snr_db) in halves.into_iter().zip([60.0..68.0, 50.0..56.0]) {
+        for batch in [1, 16] {
+            let plain = format!("mixed_precision/{name}/640x2560/b{batch}/t1");
+            let id = format!("{plain}{NATIVE_SUFFIX}");
+            let recording = compared(&[&plain, &id], &Cast::new(backends::all()));
+            let rows: Vec<_> = recording.agreements.iter().filter(|row| row.workload == id).collect();
+            let planned = recording.plan.workloads.iter().any(|planned| planned.id == id);
+            assert_eq!(planned, missing.is_none(), "{missing:?}");
+            if missing.is_some() {
+                let skipped = recording.skipped.iter().find(|skipped| skipped.what == id);
+                assert!(rows.is_empty() && skipped.is_some_and(|one| one.reason.contains("native")));
+                continue;
+            }
+            let sides = usize::from(cfg!(feature = "cpu")) + usize::from(cfg!(feature = "ffi"));
+            assert_eq!(rows.len(), sides, "{rows:#?}");
+            for row in rows {
+                assert!(row.holds() && !row.exact && row.compared == batch * 640, "{row:#?}");
+                assert!(snr_db.contains(&row.metrics["snr_db"]), "{row:#?}");
+                let same_inputs =
+                    |other: &&AgreementRow| other.workload == plain && other.backend == row.backend;
+                let f32 = recording.agreements.iter().find(same_inputs).expect("the same in f32");
+                let lost = f32.metrics["snr_db"] - row.metrics["snr_db"];
+                assert!((1.0..10.0).contains(&lost), "{lost} dB by native arithmetic");
+            }
+        }
+    }
 }
 
 /// What storage costs is measured beside the speed: relative errors of the size of half a unit of the significand.

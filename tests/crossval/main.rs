@@ -11,6 +11,7 @@ mod catalogue;
 mod float;
 mod golden;
 mod model;
+mod native;
 mod oracle;
 mod refusals;
 mod repacked;

@@ -5,6 +5,7 @@ use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
 use crate::bitnet::quant::{absmax, absmean};
 
 mod float;
+mod native;
 
 use super::{
     Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, build_info,
@@ -103,9 +104,11 @@ impl Backend for RustScalar {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-        checks::float_arithmetic(NAME, arithmetic)?;
         checks::threads(NAME, threads, 1)?;
-        float::prepare(matrix, n_max)
+        match arithmetic {
+            Arithmetic::F32 => float::prepare(matrix, n_max),
+            Arithmetic::Native => native::prepare(matrix, n_max),
+        }
     }
 }
 

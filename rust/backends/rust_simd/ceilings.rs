@@ -1,7 +1,7 @@
 //! What the instruction sets that run here bring to `backends/ceilings.rs`, and the loops that read, written once.
 
 use super::super::ceilings::{Arithmetic, Read};
-use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
+use super::super::detect::{Avx2, Avx512Bf16, Avx512Fp16, Avx512Vnni, AvxVnni};
 use super::{ceilings_avx2, ceilings_avx512vnni, ceilings_avxvnni};
 
 /// How far ahead of its use each of several streams is fetched, in bytes.
@@ -41,6 +41,15 @@ pub(in crate::backends) fn arithmetic() -> Vec<Arithmetic> {
         let f32_fma = Box::new(move |rounds| ceilings_avx512vnni::f32_fma(token, rounds));
         found.push(Arithmetic { name: "int8_dot_avx512vnni", run: int8_dot });
         found.push(Arithmetic { name: "f32_fma_avx512vnni", run: f32_fma });
+    }
+    // Native arithmetic of that instruction set, where the CPU has more than it implies.
+    if let Ok(token) = Avx512Bf16::detect() {
+        let bf16_dot = Box::new(move |rounds| ceilings_avx512vnni::bf16_dot(token, rounds));
+        found.push(Arithmetic { name: "bf16_dot_avx512vnni", run: bf16_dot });
+    }
+    if let Ok(token) = Avx512Fp16::detect() {
+        let f16_fma = Box::new(move |rounds| ceilings_avx512vnni::f16_fma(token, rounds));
+        found.push(Arithmetic { name: "f16_fma_avx512vnni", run: f16_fma });
     }
     found
 }

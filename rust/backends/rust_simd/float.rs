@@ -12,7 +12,7 @@
 //! one vector of lanes and many outputs, where one row of x takes all lanes of few outputs. Each lane still sees its
 //! columns in ascending order. Q8_0 is another sum, block by block, and has its own kernel of eight rows.
 
-use super::super::{Arithmetic, BackendError, FloatMatmul, checks};
+use super::super::{BackendError, FloatMatmul, checks};
 use super::MOST_THREADS;
 use crate::bitnet::model::{FloatMatrix, FloatType};
 use crate::team::Team;
@@ -70,9 +70,8 @@ pub(super) fn prepare<'a, T: FloatKernels + 'a>(
     backend: &str,
     isa: T,
     matrix: FloatMatrix<'a>,
-    (arithmetic, n_max, threads): (Arithmetic, usize, usize),
+    (n_max, threads): (usize, usize),
 ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-    checks::float_arithmetic(backend, arithmetic)?;
     let team = team_of(backend, threads)?;
     Ok(match matrix.float_type() {
         FloatType::F32 | FloatType::F16 | FloatType::Bf16 | FloatType::Q6K => {
@@ -87,7 +86,7 @@ pub(super) fn prepare<'a, T: FloatKernels + 'a>(
     })
 }
 
-fn team_of(backend: &str, threads: usize) -> Result<Arc<Team>, BackendError> {
+pub(super) fn team_of(backend: &str, threads: usize) -> Result<Arc<Team>, BackendError> {
     checks::threads(backend, threads, MOST_THREADS)?;
     Team::shared(threads).map_err(|why| BackendError::Internal {
         backend: backend.to_string(),
@@ -97,18 +96,18 @@ fn team_of(backend: &str, threads: usize) -> Result<Arc<Team>, BackendError> {
 
 /// Into how many parts the rows of a matrix are divided: several for each thread, so that what one does not get to is
 /// left to the others, of rows enough for their streams.
-fn n_parts(rows: usize, threads: usize) -> usize {
+pub(super) fn n_parts(rows: usize, threads: usize) -> usize {
     if threads == 1 { 1 } else { (rows / LEAST_PART_ROWS).clamp(threads, 8 * threads) }
 }
 
 /// The rows of part `part` of `parts`.
-fn part_of(rows: usize, part: usize, parts: usize) -> Range<usize> {
+pub(super) fn part_of(rows: usize, part: usize, parts: usize) -> Range<usize> {
     rows * part / parts..rows * (part + 1) / parts
 }
 
 /// The rows that are multiplied together, step by step: `N` streams through a range. Where it is no multiple of `N` the
 /// last row is in several of them, and computed more than once.
-fn far_rows<const N: usize>(range: Range<usize>) -> impl Iterator<Item = [usize; N]> {
+pub(super) fn far_rows<const N: usize>(range: Range<usize>) -> impl Iterator<Item = [usize; N]> {
     let step = range.len().div_ceil(N);
     (0..step)
         .map(move |at| std::array::from_fn(|stream| (range.start + stream * step + at).min(range.end - 1)))
@@ -116,7 +115,7 @@ fn far_rows<const N: usize>(range: Range<usize>) -> impl Iterator<Item = [usize;
 
 /// `y` `[n, rows]`, written by several threads, each its own rows of the matrix.
 #[derive(Clone, Copy)]
-struct Place {
+pub(super) struct Place {
     y: *mut f32,
     len: usize,
     rows: usize,
@@ -126,13 +125,13 @@ struct Place {
 unsafe impl Sync for Place {}
 
 impl Place {
-    fn of(y: &mut [f32], rows: usize) -> Self {
+    pub(super) fn of(y: &mut [f32], rows: usize) -> Self {
         Self { y: y.as_mut_ptr(), len: y.len(), rows }
     }
 
     /// # Safety
     /// `y` is still borrowed, and no other thread writes this row.
-    unsafe fn write(self, column: usize, row: usize, value: f32) {
+    pub(super) unsafe fn write(self, column: usize, row: usize, value: f32) {
         let at = column * self.rows + row;
         assert!(at < self.len);
         // SAFETY: within the slice, and the caller vouches for the rest.

@@ -3,19 +3,20 @@
 //! has few instructions; every other loop is that of AVX2.
 
 use std::arch::x86_64::{
-    __m512, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_loadu_si256, _mm512_add_ps,
-    _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
-    _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_slli_epi32,
-    _mm512_storeu_ps,
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_loadu_si256,
+    _mm512_add_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps,
 };
 
 use super::super::detect::Avx512Vnni;
 use super::float::{FloatKernels, LANES, Lanes, NO_LANES, Panel, Q8_ROWS, ROWS};
 use super::float_avx2::{BF16, F16, F32, add_last_columns, bytes_of_value, sum_each_row};
+use super::float_native::GROUP;
 use crate::bitnet::model::FloatType;
 
 /// Floats of a vector.
-const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = 16;
 /// How far ahead of the products memory is asked for its lines.
 const AHEAD_BYTES: usize = 2048;
 
@@ -74,6 +75,50 @@ unsafe fn load<const TYPE: u8>(bytes: *const u8) -> __m512 {
     }
 }
 
+/// The floats of a vector that there are: all sixteen, or those that are left.
+pub(super) fn valid(x: &[f32]) -> u16 {
+    if x.len() < WIDTH { (1 << x.len()) - 1 } else { u16::MAX }
+}
+
+/// A whole group of values of 16 bits of each row; the same group of each of `ahead` is fetched.
+///
+/// # Safety
+/// The rows have so many groups, and this one.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn load_group<const A: usize>(
+    rows: [*const u8; ROWS],
+    ahead: [*const u8; A],
+    group: usize,
+) -> [__m512i; ROWS] {
+    let at = group * 2 * GROUP;
+    for ahead in ahead {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
+    }
+    let mut values = [_mm512_setzero_si512(); ROWS];
+    for (values, row) in values.iter_mut().zip(rows) {
+        // SAFETY: the caller vouches for the group; an unaligned load.
+        *values = unsafe { _mm512_loadu_si512(row.add(at).cast()) };
+    }
+    values
+}
+
+/// The last values of 16 bits of each row, fewer than a group, and zeros.
+///
+/// # Safety
+/// Each row has the bytes of `values` values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn load_rest(rows: [*const u8; ROWS], values: usize) -> [__m512i; ROWS] {
+    let (whole, rest) = (values / GROUP, values % GROUP);
+    let mut loaded = [_mm512_setzero_si512(); ROWS];
+    for (loaded, row) in loaded.iter_mut().zip(rows) {
+        // SAFETY: no more values than there are.
+        *loaded = unsafe { _mm512_maskz_loadu_epi16((1 << rest) - 1, row.add(whole * 2 * GROUP).cast()) };
+    }
+    loaded
+}
+
 /// # Safety
 /// Each row has the bytes of `x.len()` values.
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
@@ -114,9 +159,15 @@ unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] 
             *sums = unsafe { [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(WIDTH))] };
         }
     }
-    sum_each_row(sums.map(|[low, high]| {
-        let by_16 = _mm512_add_ps(low, high);
-        let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(by_16)));
-        _mm256_add_ps(_mm512_castps512_ps256(by_16), upper)
+    sum_vectors(sums.map(|[low, high]| _mm512_add_ps(low, high)))
+}
+
+/// The sum of the sixteen lanes of each row's vector, in halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn sum_vectors(sums: [__m512; ROWS]) -> [f32; ROWS] {
+    sum_each_row(sums.map(|sum| {
+        let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(sum)));
+        _mm256_add_ps(_mm512_castps512_ps256(sum), upper)
     }))
 }

@@ -2,15 +2,17 @@
 
 use std::ops::Range;
 
-use super::super::BackendError;
 use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
+use super::super::{BackendError, FloatMatmul, checks};
 use super::float::FloatKernels;
+use super::float_native;
 use super::repacked_avx512vnni::{self, Repacking};
 use super::tl_avx2::Multiplier;
 use super::{Elementwise, Product};
 use super::{i2s_avx2, i2s_avx512vnni, i2s_avxvnni, tl1_avx2, tl2_avx2};
 use crate::bitnet::formats::repacked::{self, Repacked};
 use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
+use crate::bitnet::model::FloatMatrix;
 
 /// An instruction set, as the token that unlocks it.
 pub(super) trait Isa: Elementwise + Send + Sync + 'static {
@@ -33,6 +35,17 @@ pub(super) trait Isa: Elementwise + Send + Sync + 'static {
 
     /// The token that unlocks the loops over floats: those of AVX2 where it brings no own.
     fn floats(self) -> Self::Floats;
+
+    /// A float matrix ready for products in arithmetic `native`, with up to `n_max` rows of x on `threads` threads.
+    fn native<'a>(
+        self,
+        matrix: FloatMatrix<'a>,
+        (n_max, threads): (usize, usize),
+    ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        let _ = (matrix, n_max, threads);
+        let why = format!("native arithmetic of float products: {} has no instructions for it", Self::ISA);
+        Err(checks::unsupported(Self::NAME, why))
+    }
 
     /// Some of the rows of weights that passed [`check`], ready for up to `n_max` activation rows: whole groups of the
     /// number of rows that it gave, or the last ones.
@@ -133,6 +146,14 @@ impl Isa for Avx512Vnni {
 
     fn floats(self) -> Self::Floats {
         self
+    }
+
+    fn native<'a>(
+        self,
+        matrix: FloatMatrix<'a>,
+        sizes: (usize, usize),
+    ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
+        float_native::prepare(Self::NAME, matrix, sizes)
     }
 
     fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a> {

@@ -12,6 +12,9 @@ mod ceilings_avxvnni;
 mod float;
 mod float_avx2;
 mod float_avx512;
+mod float_avx512bf16;
+mod float_avx512fp16;
+mod float_native;
 mod i2s_avx2;
 mod i2s_avx512vnni;
 mod i2s_avxvnni;
@@ -255,7 +258,11 @@ impl<T: Isa> Backend for RustSimd<T> {
         n_max: usize,
         threads: usize,
     ) -> Result<Box<dyn FloatMatmul + 'a>, BackendError> {
-        float::prepare(T::NAME, self.token()?.floats(), matrix, (arithmetic, n_max, threads))
+        let token = self.token()?;
+        match arithmetic {
+            Arithmetic::F32 => float::prepare(T::NAME, token.floats(), matrix, (n_max, threads)),
+            Arithmetic::Native => token.native(matrix, (n_max, threads)),
+        }
     }
 }
 

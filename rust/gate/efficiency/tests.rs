@@ -30,6 +30,10 @@ fn recording(id: &str, backend: &str, bytes: u64, ops: u64) -> Recording {
         ("int8_dot_portable_t1_gop_per_s", 5.0),
         ("int8_dot_scalar_t1_gop_per_s", 5.0),
         ("f32_fma_avx2_t1_gop_per_s", 50.0),
+        ("f32_fma_avx512vnni_t1_gop_per_s", 100.0),
+        ("f16_fma_avx512vnni_t1_gop_per_s", 200.0),
+        ("bf16_dot_avx512vnni_t1_gop_per_s", 40.0),
+        ("bf16_dot_avx512vnni_t2_gop_per_s", 80.0),
     ];
     recording.ceilings = rates.map(|(name, rate)| (name.to_owned(), rate)).into();
     let caches = [(1, 100), (2, 1000), (3, 10_000)];
@@ -56,6 +60,32 @@ fn the_larger_bound_binds_and_the_fastest_call_counts() {
         ("matmul/i2_s/1x1/b1/t2/hot", "rust-avx2", 3200, 1600, 1.0, "l3_read_t2"),
         // The same arithmetic for floats with and without VNNI.
         ("mixed_precision/f16/1x1/b1/t1", "rust-avxvnni", 100, 2000, 0.5, "f32_fma_avx2_t1"),
+        // The hardware's own arithmetic of a type has a peak of its own, and not always a higher one.
+        ("mixed_precision/f16/1x1/b1/t1", "rust-avx512vnni", 100, 2000, 0.25, "f32_fma_avx512vnni_t1"),
+        (
+            "mixed_precision/f16/1x1/b1/t1+arithmetic=native",
+            "rust-avx512vnni",
+            100,
+            2000,
+            0.125,
+            "f16_fma_avx512vnni",
+        ),
+        (
+            "mixed_precision/bf16/1x1/b1/t1+arithmetic=native",
+            "cpp-avx512vnni",
+            100,
+            2000,
+            0.625,
+            "bf16_dot_avx512vnni",
+        ),
+        (
+            "mixed_precision/bf16/1x1/b1/t2+arithmetic=native",
+            "rust-avx512vnni",
+            1800,
+            800,
+            0.25,
+            "l2_read_t2",
+        ),
         ("matmul/i2_s/1x1/b1/t1/hot", "rust-avx2@new", 800, 1600, 0.2, "l2_read_t1"),
     ];
     for (id, backend, bytes, ops, share, binds) in table {
