@@ -71,15 +71,24 @@ pub fn vector_loops() -> &'static dyn VectorLoops {
 pub fn available_loops() -> &'static [Box<dyn VectorLoops>] {
     static FOUND: OnceLock<Vec<Box<dyn VectorLoops>>> = OnceLock::new();
     FOUND.get_or_init(|| {
-        let mut loops: Vec<Box<dyn VectorLoops>> = vec![Box::new(Portable)];
-        #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
-        {
-            use super::detect::{Avx2, Avx512Vnni};
-            loops.extend(Avx2::detect().map(|token| Box::new(token) as Box<dyn VectorLoops>));
-            loops.extend(Avx512Vnni::detect().map(|token| Box::new(token) as Box<dyn VectorLoops>));
-        }
-        loops
+        let plain: Box<dyn VectorLoops> = Box::new(Portable);
+        std::iter::once(plain).chain(compiled_wider()).collect()
     })
+}
+
+/// Those of the instruction sets that this CPU has.
+#[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+fn compiled_wider() -> impl Iterator<Item = Box<dyn VectorLoops>> {
+    use super::detect::{Avx2, Avx512Vnni};
+    let avx2 = Avx2::detect().map(|token| Box::new(token) as Box<dyn VectorLoops>);
+    let avx512 = Avx512Vnni::detect().map(|token| Box::new(token) as Box<dyn VectorLoops>);
+    [avx2, avx512].into_iter().flatten()
+}
+
+/// None without them.
+#[cfg(not(all(feature = "cpu", target_arch = "x86_64")))]
+fn compiled_wider() -> [Box<dyn VectorLoops>; 0] {
+    []
 }
 
 /// The loops as they stand below, for any CPU.

@@ -87,6 +87,16 @@ fn matmul_cold(layout: Layout) -> Kind {
     Kind::Matmul { layout, batch: 1, threads: 1, temperature: Temperature::Cold }
 }
 
+/// The same on two threads.
+fn on_two_threads(kind: OfLayout) -> impl Fn(Layout) -> Kind {
+    move |layout| match kind(layout) {
+        Kind::Matmul { layout, batch, temperature, .. } => {
+            Kind::Matmul { layout, batch, threads: 2, temperature }
+        }
+        other => other,
+    }
+}
+
 fn linear<const BATCH: usize>(layout: Layout) -> Kind {
     Kind::Linear { layout, batch: BATCH, threads: 1, temperature: Temperature::Hot }
 }
@@ -104,7 +114,7 @@ pub const PRECISIONS: [(FloatType, Arithmetic); 5] = [
 ];
 
 impl Catalog {
-    fn add(&mut self, format: WeightFormat, (rows, cols): (usize, usize), kind: OfLayout) {
+    fn add(&mut self, format: WeightFormat, (rows, cols): (usize, usize), kind: impl Fn(Layout) -> Kind) {
         match Layout::published(format, rows, cols) {
             Ok(layout) => self.workloads.push(Workload::new(kind(layout))),
             Err(why) => {
@@ -214,6 +224,13 @@ impl Catalog {
                 self.add(format, shape, linear::<16>);
             }
         }
+        for format in WeightFormat::ALL {
+            for shape in SHAPES_2B4T {
+                for kind in [matmul::<1> as OfLayout, matmul_cold, matmul::<128>] {
+                    self.add(format, shape, on_two_threads(kind));
+                }
+            }
+        }
         for shape in SHAPES_2B4T {
             self.add_mixed_precision(&PRECISIONS, shape, &[1, 4, 16]);
         }
@@ -256,6 +273,8 @@ mod tests {
             "activation/int8/2560x1",
             "matmul/i2_s/6912x2560/b1/t1/hot",
             "matmul/tl2/6912x2560/b1/t1/cold",
+            "matmul/i2_s/6912x2560/b1/t2/cold",
+            "matmul/tl1/2560x2560/b128/t2/hot",
             "linear/tl1/2560x2560/b1/t1/hot",
             "overhead/call",
             "mixed_precision/f16/2560x2560/b1/t1",

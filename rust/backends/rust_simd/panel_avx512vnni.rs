@@ -86,25 +86,43 @@ pub(super) trait Packed {
     }
 }
 
+/// Activation rows whose sums are soon set to zero.
+const FEW: usize = 8 * TILE;
+
 /// Of each activation row of a pass, 64 sums in the order of a quad's vectors.
 #[repr(align(64))]
-struct Sums([[i32; ROWS]; PASS]);
+struct Sums<const N: usize>([[i32; ROWS]; N]);
 
 /// All results of `weights` and `q` `[n, cols]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out: &mut Outputs<'_, i32>) {
+    if q.len() / weights.shape().1 <= FEW {
+        multiply_in_passes::<P, FEW>(weights, q, panel, out);
+    } else {
+        multiply_in_passes::<P, PASS>(weights, q, panel, out);
+    }
+}
+
+/// [`multiply`] with room for the sums of `N` activation rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn multiply_in_passes<P: Packed, const N: usize>(
+    weights: &P,
+    q: &[i8],
+    panel: &mut Panel,
+    out: &mut Outputs<'_, i32>,
+) {
     let (rows, cols) = weights.shape();
     let n = q.len() / cols;
-    let most = (RESIDENT_BYTES / cols / TILE * TILE).clamp(8 * TILE, PASS);
+    let most = (RESIDENT_BYTES / cols / TILE * TILE).clamp(FEW, N);
     // Passes of about the same size: a panel that few pass costs more than it gives.
     let pass = n.div_ceil(n.div_ceil(most)).next_multiple_of(TILE);
     // Filling a small one disturbs L1 less, passing a large one pays off when many do (measured).
     let most_cols = if n < 32 { COLS / 2 } else { COLS };
     // Strips of about the same size, of whole blocks of every format that has such.
     let most_cols = cols.div_ceil(cols.div_ceil(most_cols)).next_multiple_of(128);
-    let mut sums = Sums([[0; ROWS]; PASS]);
+    let mut sums = Sums([[0; ROWS]; N]);
     for (i, q) in q.chunks(pass * cols).enumerate() {
-        let mut q_sums = [0; PASS];
+        let mut q_sums = [0; N];
         for (q_sum, q) in q_sums.iter_mut().zip(q.chunks_exact(cols)) {
             *q_sum = sum(q);
         }
@@ -125,7 +143,7 @@ pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out:
                         weights.ask_for(row, kept, col..col + weights.strip(col, most_cols), part);
                     }
                 };
-                multiply_strip(quads, P::vectors(kept), (q, cols, from), &mut sums, ask);
+                multiply_strip(quads, P::vectors(kept), (q, cols, from), &mut sums.0, ask);
             }
             for (c, (sums, q_sum)) in sums.0.iter().zip(q_sums).take(q.len() / cols).enumerate() {
                 write::<P>(sums, q_sum, &mut out.of(i * pass + c)[row..row + kept]);
@@ -159,7 +177,7 @@ fn multiply_strip(
     panel: &[Quad],
     vectors: usize,
     (q, cols, col): (&[i8], usize, usize),
-    sums: &mut Sums,
+    sums: &mut [[i32; ROWS]],
     ask: impl Fn((usize, usize)),
 ) {
     // Tiles of about the same size: one with few sums would wait for each of them.
@@ -168,7 +186,7 @@ fn multiply_strip(
     for tile in 0..tiles {
         ask((tile, tiles));
         let tile = n * tile / tiles..n * (tile + 1) / tiles;
-        let (q, sums) = (&q[tile.start * cols..tile.end * cols], &mut sums.0[tile]);
+        let (q, sums) = (&q[tile.start * cols..tile.end * cols], &mut sums[tile]);
         let q = (q, cols, col);
         match q.0.len() / cols {
             1 => multiply_columns::<1>(panel, vectors, q, sums),
