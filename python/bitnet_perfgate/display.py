@@ -501,10 +501,12 @@ def _speed_cells(row: TableRow, wide: bool, with_ceilings: bool) -> list[Text]:
 
 def _show_agreement(console: Console, result: Result, verbosity: int) -> None:
     agreement = result.verdict["agreement"]
+    holding = agreement["exact"] < agreement["n"] and not agreement["failures"]
+    others = ", the others within their bounds" if holding else ""
     _section(
         console,
         "Agreement",
-        _text(f"{agreement['exact']}/{agreement['n']} exact with the oracle rust-scalar"),
+        _text(f"{agreement['exact']}/{agreement['n']} exact with the oracle rust-scalar{others}"),
     )
     differing = [row for row in result.table if row.agreement == "DIFFERS" and row.subject_value is None]
     shown = differing if verbosity > 0 else differing[:SHOWN_FAILURES]

@@ -124,6 +124,13 @@ impl Cast {
             if !chosen {
                 continue;
             }
+            // By name: a library does not say of its backends that they repack.
+            let repacks = backends::by_name(&name).is_ok_and(|backend| backend.repacks().is_some());
+            if repacks && wanted.is_empty() {
+                cast.absent
+                    .push((side.name().to_owned(), "it repacks weights: compared only by its name".into()));
+                continue;
+            }
             let partner = |others: &[Arc<dyn Backend>]| {
                 others.iter().find(|other| other.name().split('@').next() == Some(name.as_str())).cloned()
             };
@@ -164,21 +171,25 @@ impl Cast {
         self.builds.iter().map(group).collect()
     }
 
-    /// Why nothing can depend on a workload here: its arithmetic is that of hardware which a side of the verdict has not.
+    /// Why nothing can depend on a workload here: its arithmetic is that of hardware which a side of the verdict has not. What
+    /// an old build offers and a new one does not is no such reason, but a loss, and stays in the plan.
     pub(super) fn lacks(&self, workload: &Workload) -> Option<String> {
         let Kind::MixedPrecision { float_type, arithmetic: Arithmetic::Native, .. } = workload.kind else {
             return None;
         };
         let bytes = vec![0; float_type.bytes_of(1)];
         let matrix = FloatMatrix::new(float_type, 1, 1, &bytes)?;
-        let needed =
-            |name: &str| self.required.iter().chain(self.builds.as_flattened()).any(|needed| needed == name);
-        self.others.iter().filter(|backend| needed(backend.name())).find_map(|backend| {
-            match backend.prepare_float_matmul(matrix, Arithmetic::Native, 1, 1) {
-                Err(why @ BackendError::Unsupported { .. }) => Some(why.to_string()),
-                _ => None,
-            }
-        })
+        let lacking = |name: &str| {
+            let backend = self.others.iter().find(|backend| backend.name() == name)?;
+            let answer = backend.prepare_float_matmul(matrix, Arithmetic::Native, 1, 1).err()?;
+            matches!(answer, BackendError::Unsupported { .. })
+                .then(|| format!("{name} has no native arithmetic of {float_type:?} here"))
+        };
+        let lost = |[old, _, new]: &[String; 3]| lacking(old).is_none() && lacking(new).is_some();
+        if self.builds.iter().any(lost) {
+            return None;
+        }
+        self.required.iter().chain(self.builds.as_flattened()).find_map(|name| lacking(name))
     }
 
     /// What counts instructions, where they are counted.
@@ -397,6 +408,24 @@ mod tests {
             grouped("cpp-avx512vnni", ["rust-avx2", "cpp-avx512vnni"], &sides),
             [group(&names, "cpp-avx512vnni")]
         );
+    }
+
+    /// They refuse what they do not repack, so a run over every format would never be complete.
+    #[test]
+    fn builds_of_backends_that_repack_are_compared_only_by_name() {
+        let all = backends::all;
+        let everybody = Cast::of_builds(None, all(), all(), all(), &[]);
+        for backend in all().iter().filter(|backend| backend.repacks().is_some()) {
+            let name = backend.name().to_owned();
+            assert!(!everybody.required.contains(&name), "{name}");
+            assert!(everybody.absent.iter().any(|(absent, _)| *absent == name), "{name}");
+            let named = Cast::of_builds(None, all(), all(), all(), std::slice::from_ref(&name));
+            let ready = backend.availability() == Availability::Ready;
+            assert_eq!(named.required.contains(&name), ready, "{name}");
+        }
+        let ready =
+            |name: &str| backends::by_name(name).is_ok_and(|b| b.availability() == Availability::Ready);
+        assert_eq!(everybody.required.contains(&"rust-avx2".to_owned()), ready("rust-avx2"));
     }
 
     #[test]

@@ -221,7 +221,7 @@ fn evidence(
     let method = format!("bitnet_perfgate {}, seed {}{against}", suite(recording), recording.plan.seed);
     let mut result = match roles::of_builds(recording) {
         true => Vec::new(),
-        false => vec![format!("agreement {}/{} exact", agreement.exact, agreement.n)],
+        false => vec![format!("agreement {}", agreement.said())],
     };
     let kinds = [
         (Against::Reference, "C++"),

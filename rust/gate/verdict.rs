@@ -211,6 +211,18 @@ pub struct AgreementSummary {
     pub failures: Vec<AgreementRow>,
 }
 
+impl AgreementSummary {
+    /// How many are equal to the bit; and that the others hold, where they do.
+    pub fn said(&self) -> String {
+        let others = if self.exact < self.n && self.failures.is_empty() {
+            ", the others within their bounds"
+        } else {
+            ""
+        };
+        format!("{}/{} exact{others}", self.exact, self.n)
+    }
+}
+
 /// How small a slow-down this run could see, ratio - 1, over its judged comparisons.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Power {

@@ -240,10 +240,7 @@ impl<'a> View<'a> {
         let agreement = &self.verdict.agreement;
         match agreement.n {
             0 => not_measured("nothing was compared with the oracle"),
-            n if agreement.exact < n && agreement.failures.is_empty() => {
-                format!("{}/{n} exact, the others within their bounds", agreement.exact)
-            }
-            n => format!("{}/{n} exact", agreement.exact),
+            _ => agreement.said(),
         }
     }
 

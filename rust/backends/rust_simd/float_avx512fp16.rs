@@ -61,10 +61,10 @@ impl NativeKernels for Avx512Fp16 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn fused(_: Avx512Fp16, mut sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
-    // SAFETY: the token proves that this CPU runs AVX512-FP16; registers alone.
+    // SAFETY: the token proves that this CPU runs AVX512-FP16; registers alone, and the exception flags of MXCSR.
     unsafe {
         asm!("vfmadd231ph {sum}, {w}, {x}", sum = inout(zmm_reg) sum, w = in(zmm_reg) w, x = in(zmm_reg) x,
-            options(pure, nomem, nostack, preserves_flags));
+            options(pure, nomem, nostack));
     }
     sum
 }
@@ -73,10 +73,10 @@ pub(super) fn fused(_: Avx512Fp16, mut sum: __m512i, w: __m512i, x: __m512i) -> 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn sum(_: Avx512Fp16, mut a: __m256i, b: __m256i) -> __m256i {
-    // SAFETY: the token proves that this CPU runs AVX512-FP16, and AVX-512 VL with it; registers alone.
+    // SAFETY: the token proves that this CPU runs AVX512-FP16, and AVX-512 VL with it; otherwise as above.
     unsafe {
         asm!("vaddph {a}, {a}, {b}", a = inout(ymm_reg) a, b = in(ymm_reg) b,
-            options(pure, nomem, nostack, preserves_flags));
+            options(pure, nomem, nostack));
     }
     a
 }

@@ -189,7 +189,7 @@ fn scaled_back(sum: f32, exponent: i32) -> f32 {
     if exponent == 0 {
         return sum;
     }
-    // Exponents are within those of f64: -163 to 141.
+    // Exponents are within those of f64: -134 to 141.
     let factor = f64::from_bits(((1023 - i64::from(exponent)) as u64) << 52);
     (f64::from(sum) * factor) as f32
 }

@@ -24,7 +24,7 @@ pub(super) trait Isa: Elementwise + Send + Sync + 'static {
     type Floats: FloatKernels + 'static;
     /// What it repacks I2_S to when weights are prepared, where it does: then it takes no other format.
     const REPACKS: Option<Repacked> = None;
-    /// Rows of I2_S that are not divided between threads: what the widest kernel takes at a time.
+    /// Rows of I2_S that are not divided between threads: a vector of results.
     const I2S_ROWS: usize = 16;
 
     /// The token, or why there is none.

@@ -18,7 +18,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::panel_avx512vnni::{Packed, Quad};
+use super::i2s_avx512vnni::store;
+use super::panel_avx512vnni::{Packed, Quad, load};
 use super::tl_region::Region;
 use super::tl2_avx2::Sections;
 
@@ -345,20 +346,6 @@ fn both(first: &[u8; 32], second: &[u8; 32]) -> __m512i {
     let (first, second) =
         unsafe { (_mm256_loadu_si256(first.as_ptr().cast()), _mm256_loadu_si256(second.as_ptr().cast())) };
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: 64 bytes; an unaligned load.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(bytes: &mut [u8; 64], value: __m512i) {
-    // SAFETY: 64 bytes; an unaligned store.
-    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), value) }
 }
 
 #[cfg(test)]
