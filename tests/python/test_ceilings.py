@@ -11,7 +11,9 @@ import bitnet_perfgate as perfgate
 from bitnet_perfgate import display
 from conftest import PRODUCT, Cli, under_ceilings
 
-NAME = re.compile(r"((l[1-9]|dram)_read_t[0-9]+_gb|(int8_dot|f32_fma|bf16_dot|f16_fma)_[a-z0-9]+_t[0-9]+_gop)_per_s")
+NAME = re.compile(
+    r"((l[1-9]|dram)_read_t[0-9]+_gb|(int8_dot|f32_fma|bf16_dot|f16_fma)_[a-z0-9]+_t[0-9]+_gop)_per_s"
+)
 
 
 def assert_whole(values: dict[str, float], absent: list[str]) -> None:
