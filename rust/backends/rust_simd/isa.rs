@@ -92,7 +92,7 @@ impl Isa for Avx2 {
     }
 }
 
-/// TL1 and TL2 are looked up with AVX2 everywhere; products with decoded weights differ.
+/// TL1 and TL2, on the instructions that the multiplier names.
 fn tiled<'a>(
     tokens: (Avx2, Multiplier),
     weights: &Weights<'a>,
