@@ -95,6 +95,18 @@ fn i2s_products_equal_the_oracle_over_shapes() {
     }
 }
 
+/// More weights than kernels keep in a cache at once, and one row after a number of rows that tiles of 2, 3 and 4 divide.
+#[test]
+fn i2s_products_of_large_matrices_equal_the_oracle() {
+    let (rows, cols, n) = (133, 16384, 7);
+    for backend in subjects() {
+        let mut rng = Rng::for_part(7, "i2s large");
+        let (q, x) = (random_i8(&mut rng, n * cols), random_normal(&mut rng, n * cols));
+        let codes = random_codes(&mut rng, rows * cols);
+        check_matrix(&*backend, Layout::i2s(rows, cols).unwrap(), &codes, &q, &x);
+    }
+}
+
 #[test]
 fn tiled_products_equal_the_oracle() {
     for backend in subjects() {

@@ -1,11 +1,14 @@
 //! I2_S on AVX-VNNI, straight on the original bytes: as `i2s_avx2`, with `vpdpbusd` instead of a multiplication and two
 //! additions, in int32 from the start. sum(q) is taken off once per activation row; sums may wrap on the way.
 //!
-//! Up to five activation rows go one by one (`gemv`): of v and v >> 4, `& 3` gives two groups as they are, `& 12` the
-//! other two times 4, which are summed apart (at most 2^24 columns / 128 * 8192 = 2^30) and joined as low + high / 4,
-//! without a remainder. Four far weight rows, two sums each: more would not fit the registers.
+//! One activation row (`gemv`): of v and v >> 4, `& 3` gives two groups as they are, `& 12` the other two times 4, which
+//! are summed apart (at most 2^24 columns / 128 * 8192 = 2^30) and joined as low + high / 4, without a remainder. Four far
+//! weight rows, two sums each: more would not fit the registers.
 //!
-//! More (`gemm`): 32 weight rows x 256 columns are transposed, dword by dword, and unpacked to a panel.
+//! More (`gemm`): a tile of two to four weight rows and up to six activation rows keeps its sums in registers and passes
+//! along the rows four times, one group of columns each. Codes are cut out where they stand in their byte, 64, 16, 4 and
+//! 1 times what they are: the group of the largest goes first, and what it left is divided by 4 before the next, without
+//! a remainder. So a vector of codes costs one `vpand` for all its products.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -15,28 +18,24 @@ use super::Product;
 use super::i2s_avx2::{
     self, BLOCK, Groups, Lane, add_lanes, groups, lanes_of, load, load_i8, prefetch, reload, sum_lanes,
 };
-use super::panel_avxvnni;
-use super::tl_avx2::{Panel, Quad, store};
 use crate::bitnet::formats::Weights;
 use crate::team::Outputs;
 
-/// Activation rows up to which unpacking to a panel costs more than it gives.
-const MAX_GEMV_ROWS: usize = 5;
-/// Blocks of a strip: a panel has 64 quads of columns.
-const STRIP_BLOCKS: usize = 2;
-/// Weight rows of a panel.
-const ROWS: usize = 32;
-/// Dwords of a block of one row.
-const DWORDS: usize = 8;
-/// The rows of the eight dwords of each vector of a quad.
-const ROW_ORDER: [[usize; 8]; 4] = [
-    [0, 1, 2, 3, 8, 9, 10, 11],
-    [4, 5, 6, 7, 12, 13, 14, 15],
-    [16, 17, 18, 19, 24, 25, 26, 27],
-    [20, 21, 22, 23, 28, 29, 30, 31],
-];
+/// Activation rows of a tile.
+const COLUMNS: usize = 6;
+/// Sums of a tile: more would not fit the registers.
+const MAX_SUMS: usize = 12;
+/// Blocks times activation rows of a strip: their activations fill half of L1. What a block adds to a lane in a pass is
+/// at most 4 * 128 * 128, so sums stay below 2^24.
+const STRIP_BLOCKS: usize = 192;
+/// Bytes of weights that stay in L2 while further activation rows meet them.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Weight rows of a chunk are a multiple of those of every tile.
+const CHUNK_STEP: usize = 12;
+/// The codes of each group where they stand.
+const MASKS: [Lane; 4] = [[0b1100_0000; 32], [0b0011_0000; 32], [0b0000_1100; 32], [0b0000_0011; 32]];
 
-/// I2_S weights, read in place, with room for a panel.
+/// I2_S weights, read in place.
 struct I2s<'a> {
     /// The proof that [`Product::run`] needs.
     _token: AvxVnni,
@@ -44,10 +43,9 @@ struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    panel: Box<Panel>,
 }
 
-/// Allocates for some of the rows of weights whose codes were found valid; they are used where they are.
+/// For some of the rows of weights whose codes were found valid; they are used where they are.
 pub(super) fn part<'a>(token: AvxVnni, weights: &Weights<'a>, rows: Range<usize>) -> Box<dyn Product + 'a> {
     let blocks = weights.layout().cols() / BLOCK;
     Box::new(I2s {
@@ -55,7 +53,6 @@ pub(super) fn part<'a>(token: AvxVnni, weights: &Weights<'a>, rows: Range<usize>
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        panel: Box::new([[[0; 32]; 4]; 64]),
     })
 }
 
@@ -63,18 +60,16 @@ impl Product for I2s<'_> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
         // SAFETY: the token proves that this CPU runs AVX2, FMA and AVX-VNNI.
         unsafe {
-            if n <= MAX_GEMV_ROWS {
-                for (i, q) in q.chunks_exact(self.blocks * BLOCK).enumerate() {
-                    gemv(self, q, out.of(i));
-                }
+            if n == 1 {
+                gemv(self, q, out.of(0));
             } else {
-                gemm(self, q, out);
+                gemm(self, q, n, out);
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Panel>()
+        0
     }
 }
 
@@ -128,82 +123,113 @@ fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
     low
 }
 
-/// The results of all activation rows.
+/// `out` `[n, rows]`.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-fn gemm(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
-    let I2s { codes, rows, blocks, panel, .. } = weights;
-    let (rows, blocks, cols) = (*rows, *blocks, *blocks * BLOCK);
+fn gemm(weights: &I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
+    let I2s { codes, rows, blocks, .. } = *weights;
+    let cols = blocks * BLOCK;
     for (i, q) in q.chunks_exact(cols).enumerate() {
         out.of(i).fill(i2s_avx2::sum(q).wrapping_neg());
     }
-    for row in (0..rows).step_by(ROWS) {
-        // A matrix that ends within the panel repeats its last row; what comes of it is dropped.
-        let mut lines = [&codes[..0]; ROWS];
-        for (r, line) in lines.iter_mut().enumerate() {
-            *line = &codes[(row + r).min(rows - 1) * blocks..][..blocks];
-        }
-        for block in (0..blocks).step_by(STRIP_BLOCKS) {
-            let strip = block..(block + STRIP_BLOCKS).min(blocks);
-            let quads = fill_panel(&lines, strip, panel);
-            panel_avxvnni::add_panel(quads, (q, cols, block * BLOCK), (out, row));
-        }
-    }
-}
-
-/// The blocks of a strip of 32 rows as a panel.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,avxvnni")]
-fn fill_panel<'p>(rows: &[&[Lane]; ROWS], strip: Range<usize>, panel: &'p mut Panel) -> &'p [Quad] {
-    assert!(rows.iter().all(|row| row.len() >= strip.end));
-    let quads = &mut panel[..strip.len() * 4 * DWORDS];
-    let mask = _mm256_set1_epi8(3);
-    for (v, order) in ROW_ORDER.iter().enumerate() {
-        for (block, quads) in strip.clone().zip(quads.as_chunks_mut::<{ 4 * DWORDS }>().0) {
-            // SAFETY: every row reaches to the end of the strip; the compiler would compare every time.
-            let dwords = transpose(order.map(|row| unsafe { rows[row].get_unchecked(block) }));
-            for (j, codes) in dwords.into_iter().enumerate() {
-                let shifted = [
-                    _mm256_srli_epi16::<6>(codes),
-                    _mm256_srli_epi16::<4>(codes),
-                    _mm256_srli_epi16::<2>(codes),
-                    codes,
-                ];
-                for (g, shifted) in shifted.into_iter().enumerate() {
-                    store(&mut quads[g * DWORDS + j][v], _mm256_and_si256(shifted, mask));
-                }
+    // As few tiles as fit, all of about the same size.
+    let parts = n.div_ceil(COLUMNS);
+    let chunk = (CHUNK_BYTES / (blocks * size_of::<Lane>())).next_multiple_of(CHUNK_STEP).max(CHUNK_STEP);
+    for row in (0..rows).step_by(chunk) {
+        let codes = &codes[row * blocks..][..chunk.min(rows - row) * blocks];
+        for part in 0..parts {
+            let (first, end) = (n * part / parts, n * (part + 1) / parts);
+            let (q, out) = (groups(&q[first * cols..end * cols]), (&mut *out, first, row));
+            match end - first {
+                1 => columns::<2, 1>(codes, blocks, q, out),
+                2 => columns::<4, 2>(codes, blocks, q, out),
+                3 => columns::<3, 3>(codes, blocks, q, out),
+                4 => columns::<3, 4>(codes, blocks, q, out),
+                5 => columns::<2, 5>(codes, blocks, q, out),
+                _ => columns::<2, COLUMNS>(codes, blocks, q, out),
             }
         }
     }
-    for row in rows {
-        prefetch_line(row.as_ptr().wrapping_add(strip.end));
-    }
-    quads
 }
 
-/// Vector j holds dword j of eight rows of 32 bytes.
-#[inline]
+/// Adds the products of `codes` `[rows, blocks]` with `C` activation rows `q` `[C, blocks]` to the results of rows `row`..
+/// for activation rows `first`.., `R` weight rows at a time.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-fn transpose(rows: [&Lane; 8]) -> [__m256i; DWORDS] {
-    let r = rows.map(|row| load(row));
-    // Within lanes of 128 bits: dwords of four rows ...
-    let mut t = r;
-    for i in [0, 4] {
-        let (ab_low, ab_high) =
-            (_mm256_unpacklo_epi32(r[i], r[i + 1]), _mm256_unpackhi_epi32(r[i], r[i + 1]));
-        let (cd_low, cd_high) =
-            (_mm256_unpacklo_epi32(r[i + 2], r[i + 3]), _mm256_unpackhi_epi32(r[i + 2], r[i + 3]));
-        t[i] = _mm256_unpacklo_epi64(ab_low, cd_low);
-        t[i + 1] = _mm256_unpackhi_epi64(ab_low, cd_low);
-        t[i + 2] = _mm256_unpacklo_epi64(ab_high, cd_high);
-        t[i + 3] = _mm256_unpackhi_epi64(ab_high, cd_high);
+fn columns<const R: usize, const C: usize>(
+    codes: &[Lane],
+    blocks: usize,
+    q: &[Groups],
+    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
+) {
+    let length = STRIP_BLOCKS / C;
+    for start in (0..blocks).step_by(length) {
+        let strip = start..(start + length).min(blocks);
+        let mut columns = [&q[..0]; C];
+        for (column, q) in columns.iter_mut().zip(q.chunks_exact(blocks)) {
+            *column = &q[strip.clone()];
+        }
+        let tiles = codes.chunks_exact(R * blocks);
+        let rest = tiles.remainder();
+        for (i, codes) in tiles.enumerate() {
+            tile::<R, C>(codes, (blocks, strip.clone()), columns, (&mut *out, first, row + i * R));
+        }
+        let row = row + (codes.len() - rest.len()) / blocks;
+        for (i, codes) in rest.chunks_exact(blocks).enumerate() {
+            tile::<1, C>(codes, (blocks, strip.clone()), columns, (&mut *out, first, row + i));
+        }
     }
-    // ... then lanes.
-    let mut dwords = t;
-    for i in 0..4 {
-        dwords[i] = _mm256_permute2x128_si256::<0x20>(t[i], t[i + 4]);
-        dwords[i + 4] = _mm256_permute2x128_si256::<0x31>(t[i], t[i + 4]);
+}
+
+/// Adds the products of a strip of `R` weight rows with `C` activation rows.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+fn tile<const R: usize, const C: usize>(
+    codes: &[Lane],
+    (blocks, strip): (usize, Range<usize>),
+    q: [&[Groups]; C],
+    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
+) {
+    let mut rows = [&codes[..0]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &codes[r * blocks..][strip.clone()];
     }
-    dwords
+    assert!(q.iter().all(|q| q.len() == strip.len()));
+    let mut sums = [[_mm256_setzero_si256(); C]; R];
+    for (group, mask) in MASKS.iter().enumerate() {
+        // One of the rows of the next tile is fetched in each pass.
+        let ahead = rows[group % R].as_ptr().wrapping_add(R * blocks);
+        for block in 0..strip.len() {
+            prefetch_line(ahead.wrapping_add(block));
+            // Sums, codes and activations leave no register for the mask.
+            let mask = load(reload(mask));
+            let mut u = [mask; R];
+            for r in 0..R {
+                // SAFETY: every row is as long as the strip; the compiler would compare every time.
+                u[r] = _mm256_and_si256(mask, load(unsafe { rows[r].get_unchecked(block) }));
+            }
+            for c in 0..C {
+                // SAFETY: every activation row is as long as the strip, likewise.
+                let q = load_i8(unsafe { &q[c].get_unchecked(block)[group] });
+                for r in 0..R {
+                    sums[r][c] = _mm256_dpbusd_avx_epi32(sums[r][c], u[r], q);
+                }
+            }
+        }
+        if group < 3 {
+            for sum in sums.as_flattened_mut() {
+                *sum = _mm256_srai_epi32::<2>(*sum);
+            }
+        }
+    }
+    let mut dots = [[0; 4]; MAX_SUMS / 4];
+    for (dots, sums) in dots.iter_mut().zip(sums.as_flattened().chunks(4)) {
+        let mut four = [_mm256_setzero_si256(); 4];
+        four[..sums.len()].copy_from_slice(sums);
+        *dots = lanes_of(add_lanes(four));
+    }
+    for (i, dot) in dots.as_flattened()[..R * C].iter().enumerate() {
+        let out = &mut out.of(first + i % C)[row + i / C];
+        *out = out.wrapping_add(*dot);
+    }
 }
 
 /// Asks for a cache line.
