@@ -25,9 +25,10 @@ use std::arch::asm;
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_prefetch, _mm_storeu_si128, _mm256_add_epi16,
     _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_hadd_epi32,
-    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_permute2x128_si256, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_setzero_si256, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_si256,
-    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_permute2x128_si256,
+    _mm256_permutevar8x32_epi32, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32,
+    _mm256_setzero_si256, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_si256, _mm256_unpackhi_epi32,
+    _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -108,17 +109,18 @@ pub(super) fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], Fo
     Ok(lanes_of_codes(weights))
 }
 
-/// `out` `[n, rows]`: activation rows in eights, then a four, then one by one.
+/// `out` `[n, rows]`: activation rows in eights, then a four, a two and a one.
 #[target_feature(enable = "avx2,fma")]
 fn products(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
     let cols = weights.blocks * BLOCK;
     let mut first = 0;
     while first < n {
-        let step = [8, 4, 1].into_iter().find(|step| *step <= n - first).unwrap_or(1);
+        let step = [8, 4, 2, 1].into_iter().find(|step| *step <= n - first).unwrap_or(1);
         let q = &q[first * cols..][..step * cols];
         match step {
             8 => gemm::<8>(weights, q, (out, first)),
             4 => gemm::<4>(weights, q, (out, first)),
+            2 => gemm::<2>(weights, q, (out, first)),
             _ => gemv(weights, q, out.of(first)),
         }
         first += step;
@@ -186,7 +188,7 @@ fn gemv_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m256i; R] {
     total
 }
 
-/// Results `first`.. for `C` activation rows, 8 or 4.
+/// Results `first`.. for `C` activation rows, 8, 4 or 2.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], (out, first): (&mut Outputs<'_, i32>, usize)) {
@@ -207,7 +209,7 @@ fn gemm<const C: usize>(weights: &mut I2s<'_>, q: &[i8], (out, first): (&mut Out
             for (i, codes_of_row) in eight.iter_mut().enumerate() {
                 *codes_of_row = &codes[(row + i.min(kept - 1)) * blocks..][strip.clone()];
             }
-            for (c, dots) in gemm_rows(eight, panel).into_iter().enumerate() {
+            for (c, dots) in gemm_rows(eight, panel, 8 * blocks).into_iter().enumerate() {
                 add_dots(&mut out.of(first + c)[row..][..kept], dots);
             }
         }
@@ -236,12 +238,12 @@ fn fill_panel<'p, const C: usize>(
 /// Eight weight rows times each of the `C` columns of a panel.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn gemm_rows<const C: usize>(rows: [&[Lane]; 8], panel: &[Columns<C>]) -> [__m256i; C] {
+fn gemm_rows<const C: usize>(rows: [&[Lane]; 8], panel: &[Columns<C>], ahead: usize) -> [__m256i; C] {
     let mut dots = [_mm256_setzero_si256(); C];
     if C == 8 {
         let mut sums = [dots[0]; 8];
         for i in 0..8 {
-            tile([rows[i]], panel, &mut sums[i]);
+            tile([rows[i]], panel, ahead, &mut sums[i]);
         }
         let [a, b, c, d, e, f, g, h] = sums;
         let (top, bottom) = (transpose([a, b, c, d]), transpose([e, f, g, h]));
@@ -249,12 +251,27 @@ fn gemm_rows<const C: usize>(rows: [&[Lane]; 8], panel: &[Columns<C>]) -> [__m25
             dots[i] = _mm256_permute2x128_si256::<0x20>(top[i], bottom[i]);
             dots[4 + i] = _mm256_permute2x128_si256::<0x31>(top[i], bottom[i]);
         }
-    } else {
+    } else if C == 4 {
         let mut sums = [dots[0]; 4];
         for i in 0..4 {
-            tile([rows[i], rows[4 + i]], panel, &mut sums[i]);
+            tile([rows[i], rows[4 + i]], panel, ahead, &mut sums[i]);
         }
         dots.copy_from_slice(&transpose(sums));
+    } else {
+        let mut sums = [dots[0]; 2];
+        for i in 0..2 {
+            tile(
+                [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]],
+                panel,
+                ahead,
+                &mut sums[i],
+            );
+        }
+        let columns = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+        let top = _mm256_permutevar8x32_epi32(sums[0], columns);
+        let bottom = _mm256_permutevar8x32_epi32(sums[1], columns);
+        dots[0] = _mm256_permute2x128_si256::<0x20>(top, bottom);
+        dots[1] = _mm256_permute2x128_si256::<0x31>(top, bottom);
     }
     dots
 }
@@ -263,7 +280,12 @@ fn gemm_rows<const C: usize>(rows: [&[Lane]; 8], panel: &[Columns<C>]) -> [__m25
 /// copies of it side by side would be compiled as one, with more values alive than there are registers.
 #[inline(never)]
 #[target_feature(enable = "avx2,fma")]
-fn tile<const R: usize, const C: usize>(rows: [&[Lane]; R], panel: &[Columns<C>], dots: &mut __m256i) {
+fn tile<const R: usize, const C: usize>(
+    rows: [&[Lane]; R],
+    panel: &[Columns<C>],
+    ahead: usize,
+    dots: &mut __m256i,
+) {
     assert!(rows.iter().all(|row| row.len() == panel.len()));
     let mask = _mm256_set1_epi8(0b11);
     let mut sums = [[_mm256_setzero_si256(); C]; R];
@@ -271,7 +293,7 @@ fn tile<const R: usize, const C: usize>(rows: [&[Lane]; R], panel: &[Columns<C>]
         for r in 0..R {
             // SAFETY: every row is as long as the panel; the compiler does not see it and would compare every time.
             let codes = unsafe { rows[r].get_unchecked(block) };
-            prefetch(codes);
+            prefetch_line(codes, ahead);
             let v = load(codes);
             let shifted =
                 [_mm256_srli_epi16::<6>(v), _mm256_srli_epi16::<4>(v), _mm256_srli_epi16::<2>(v), v];
@@ -432,8 +454,15 @@ pub(super) fn lanes_of(v: __m128i) -> [i32; 4] {
 /// Asks for the cache line [`PREFETCH_BYTES`] further on.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
 pub(super) fn prefetch(at: &Lane) {
+    prefetch_line(at, PREFETCH_BYTES / size_of::<Lane>());
+}
+
+/// Asks for the cache line `ahead` blocks further on.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
+pub(super) fn prefetch_line(at: &Lane, ahead: usize) {
     // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).wrapping_add(ahead).cast()) }
 }
