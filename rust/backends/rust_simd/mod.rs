@@ -21,6 +21,7 @@ mod i2s_avxvnni;
 mod i2s_pack_avx2;
 mod isa;
 mod linear;
+mod panel_avx2;
 mod panel_avx512vnni;
 mod panel_avxvnni;
 mod quantize_avx2;

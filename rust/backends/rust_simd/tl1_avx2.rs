@@ -8,7 +8,7 @@
 //! ```
 //!
 //! so both inner blocks use the same loop: the two lanes of a table serve the quads of the two lanes of the
-//! bytes, and only where a lane's sums belong differs. Up to 8 activation rows are looked up, more are
+//! bytes, and only where a lane's sums belong differs. A few activation rows are looked up, more are
 //! multiplied with decoded panels; `tl_avx2` says how.
 
 use std::arch::x86_64::*;
@@ -21,8 +21,8 @@ use super::tl_avx2::{
 };
 use super::tl_avx512;
 use super::tl_panel_avx512::Tl1Rows;
-use super::tl_region::{Piece, Region};
-use super::{Product, panel_avx512vnni};
+use super::tl_region::{Piece, Region, columns};
+use super::{Product, panel_avx512vnni, panel_avxvnni};
 use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 use crate::team::Outputs;
 
@@ -67,7 +67,7 @@ pub(super) fn part<'a>(
             row_blocks,
             steps,
         },
-        panel: Decoded::of(multiplier),
+        panel: Decoded::of(multiplier, weights.layout(), n_max),
     })
 }
 
@@ -88,8 +88,17 @@ impl Product for Tl1<'_> {
             match &mut self.panel {
                 _ if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl1) => self.look_up(q, n, out),
                 Decoded::Wide(panel) => panel_avx512vnni::multiply(&self.weights, q, panel, out),
-                Decoded::Narrow(panel) => {
-                    decode((&self.weights, &self.panels, self.multiplier), q, panel, out);
+                Decoded::Pairs(panel, multiplicand) => {
+                    multiplicand
+                        .spread(q, self.panels.iter().map(|panel| columns(panel, self.weights.step_cols)));
+                    decode::<true>((&self.weights, &self.panels), q, (panel, out), |quads, col, out| {
+                        multiplicand.add_panel(quads, col, out);
+                    });
+                }
+                Decoded::Quads(panel, _) => {
+                    decode::<false>((&self.weights, &self.panels), q, (panel, out), |quads, col, out| {
+                        panel_avxvnni::add_panel(quads, (q, self.weights.cols, col), out);
+                    });
                 }
             }
         }
@@ -180,16 +189,15 @@ impl Tl1<'_> {
 
 /// Decoded weights, 32 rows and up to 256 columns at a time, times all activation rows.
 #[target_feature(enable = "avx2")]
-fn decode(
-    (weights, panels, multiplier): (&Tl1Rows<'_>, &[Vec<Piece>], Multiplier),
+fn decode<const PAIRS: bool>(
+    (weights, panels): (&Tl1Rows<'_>, &[Vec<Piece>]),
     q: &[i8],
-    decoded: &mut Panel,
-    out: &mut Outputs<'_, i32>,
+    (Panel(decoded), out): (&mut Panel, &mut Outputs<'_, i32>),
+    mut add_panel: impl FnMut(&[Quad], usize, (&mut Outputs<'_, i32>, usize)),
 ) {
-    let cols = weights.cols;
     let block_rows = 256 / weights.step_cols;
     let step_quads = weights.step_cols / 4;
-    tl_avx2::start_with_offset(q, cols, out);
+    tl_avx2::start_with_offset(q, weights.cols, out);
     for row in (0..weights.rows).step_by(32) {
         let (block, half) = (row / block_rows, row % block_rows / 32);
         let block = (block / weights.row_blocks, block % weights.row_blocks);
@@ -199,11 +207,12 @@ fn decode(
             for &piece in panel {
                 let codes = weights.steps.units(weights.codes, block, piece);
                 for (codes, quads) in codes.iter().zip(decoded[quads..].chunks_exact_mut(step_quads)) {
-                    decode_step(codes, half, quads);
+                    tl_avx2::prefetch_ahead(codes, size_of_val(codes) * weights.steps.block_units);
+                    decode_step::<PAIRS>(codes, half, quads);
                 }
                 quads += step_quads * piece.units;
             }
-            multiplier.add_panel(&decoded[..quads], (q, cols, col), (out, row));
+            add_panel(&decoded[..quads], col, (out, row));
             col += 4 * quads;
         }
     }
@@ -264,7 +273,7 @@ fn add_steps<const N: usize>(codes: &[[u8; 64]], tables: &[[Tables; N]], sums: &
 /// Code + 1 of 32 rows of one step: rows 32 * half.. of its quad (BY = 4), or all rows of its two quads (BY = 8).
 #[target_feature(enable = "avx2")]
 #[inline]
-fn decode_step(codes: &[u8; 64], half: usize, quads: &mut [Quad]) {
+fn decode_step<const PAIRS: bool>(codes: &[u8; 64], half: usize, quads: &mut [Quad]) {
     let [a, b] = codes.as_chunks().0 else { return };
     let (a, b) = (load(a), load(b));
     let in_row_order = match quads.len() {
@@ -272,7 +281,8 @@ fn decode_step(codes: &[u8; 64], half: usize, quads: &mut [Quad]) {
         _ => [_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)],
     };
     for (quad, bytes) in quads.iter_mut().zip(in_row_order) {
-        tl_avx2::store_pairs(quad, _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes));
+        let bytes = if PAIRS { bytes } else { _mm256_permute4x64_epi64::<0b11_01_10_00>(bytes) };
+        tl_avx2::store_pairs::<PAIRS>(quad, bytes);
     }
 }
 

@@ -1,7 +1,7 @@
 //! TL2 products with AVX2, on the packed bytes as they stand (`docs/FORMATS.md`, TL2).
 //!
 //! ```text
-//! up to 8 activation rows, four at a time            more
+//! few activation rows, up to four at a time          more
 //! tables of h and l for every triple and pair        out = -sum of q
 //! for tile, k-block, 32 rows:                        for tile, 32 rows, up to 240 columns:
 //!   for 8 triples:                                     decode code + 1 to a panel
@@ -27,8 +27,8 @@ use super::tl_avx2::{
 };
 use super::tl_avx512::{self, SignedTable};
 use super::tl_panel_avx512::Tl2Rows;
-use super::tl_region::{Piece, Region};
-use super::{Product, panel_avx512vnni};
+use super::tl_region::{Piece, Region, columns};
+use super::{Product, panel_avx512vnni, panel_avxvnni};
 use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
 use crate::team::Outputs;
 
@@ -115,7 +115,7 @@ pub(super) fn part<'a>(
             triples,
             pairs,
         },
-        panel: Decoded::of(multiplier),
+        panel: Decoded::of(multiplier, &layout, n_max),
     })
 }
 
@@ -148,8 +148,19 @@ impl Product for Tl2<'_> {
             match &mut self.panel {
                 _ if n <= self.multiplier.max_lookup_rows(WeightFormat::Tl2) => self.look_up(q, n, out),
                 Decoded::Wide(panel) => panel_avx512vnni::multiply(&self.weights, q, panel, out),
-                Decoded::Narrow(panel) => {
-                    decode((&self.weights, &self.panels, self.multiplier), q, panel, out);
+                Decoded::Pairs(panel, multiplicand) => {
+                    let [triples, pairs] = &self.panels;
+                    let triples = triples.iter().map(|panel| columns(panel, TRIPLE_COLS));
+                    let pairs = pairs.iter().map(|panel| columns(panel, PAIR_COLS));
+                    multiplicand.spread(q, triples.chain(pairs));
+                    decode::<true>((&self.weights, &self.panels), q, (panel, out), |quads, col, out| {
+                        multiplicand.add_panel(quads, col, out);
+                    });
+                }
+                Decoded::Quads(panel, _) => {
+                    decode::<false>((&self.weights, &self.panels), q, (panel, out), |quads, col, out| {
+                        panel_avxvnni::add_panel(quads, (q, self.weights.cols, col), out);
+                    });
                 }
             }
         }
@@ -281,14 +292,13 @@ impl Tl2<'_> {
 
 /// Decoded weights, 32 rows and up to 240 columns at a time, times all activation rows.
 #[target_feature(enable = "avx2")]
-fn decode(
-    (weights, [triple_panels, pair_panels], multiplier): (&Tl2Rows<'_>, &[Vec<Vec<Piece>>; 2], Multiplier),
+fn decode<const PAIRS: bool>(
+    (weights, [triple_panels, pair_panels]): (&Tl2Rows<'_>, &[Vec<Vec<Piece>>; 2]),
     q: &[i8],
-    decoded: &mut Panel,
-    out: &mut Outputs<'_, i32>,
+    (Panel(decoded), out): (&mut Panel, &mut Outputs<'_, i32>),
+    mut add_panel: impl FnMut(&[Quad], usize, (&mut Outputs<'_, i32>, usize)),
 ) {
-    let cols = weights.cols;
-    tl_avx2::start_with_offset(q, cols, out);
+    tl_avx2::start_with_offset(q, weights.cols, out);
     for row in (0..weights.rows).step_by(32) {
         let block = (row / 32 / weights.row_blocks, row / 32 % weights.row_blocks);
         let mut col = 0;
@@ -299,11 +309,12 @@ fn decode(
                 let signs = weights.triples.units(weights.codes.signs, block, piece);
                 let into = decoded[quads..].as_chunks_mut().0;
                 for (quads, (codes, signs)) in into.iter_mut().zip(codes.iter().zip(signs)) {
-                    decode_triples(codes, signs, quads);
+                    tl_avx2::prefetch_ahead(codes, size_of_val(codes) * weights.triples.block_units);
+                    decode_triples::<PAIRS>(codes, signs, quads);
                 }
                 quads += TRIPLE_COLS / 4 * piece.units;
             }
-            multiplier.add_panel(&decoded[..quads], (q, cols, col), (out, row));
+            add_panel(&decoded[..quads], col, (out, row));
             col += 4 * quads;
         }
         for panel in pair_panels {
@@ -311,11 +322,11 @@ fn decode(
             for &piece in panel {
                 let codes = weights.pairs.units::<128>(weights.codes.indices, block, piece);
                 for (quad, codes) in decoded[quads..].iter_mut().zip(codes.as_flattened().as_chunks().0) {
-                    tl_avx2::store_pairs(quad, load(codes));
+                    tl_avx2::store_pairs::<PAIRS>(quad, load(codes));
                 }
                 quads += PAIR_COLS / 4 * piece.units;
             }
-            multiplier.add_panel(&decoded[..quads], (q, cols, col), (out, row));
+            add_panel(&decoded[..quads], col, (out, row));
             col += 4 * quads;
         }
     }
@@ -462,7 +473,11 @@ fn add_pairs<const N: usize>(codes: &[[u8; 128]], tables: &[[Tables; N]], sums: 
 /// Code + 1 of eight triples of 32 rows.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn decode_triples(codes: &[u8; 128], signs: &[u8; 32], quads: &mut [Quad; TRIPLE_COLS / 4]) {
+fn decode_triples<const PAIRS: bool>(
+    codes: &[u8; 128],
+    signs: &[u8; 32],
+    quads: &mut [Quad; TRIPLE_COLS / 4],
+) {
     let [w0, w1, w2] = &TRIPLE_DIGITS;
     let digits = [both_lanes(w0), both_lanes(w1), both_lanes(w2)];
     let signs = spread_signs(signs);
@@ -481,7 +496,7 @@ fn decode_triples(codes: &[u8; 128], signs: &[u8; 32], quads: &mut [Quad; TRIPLE
             }
         }
         for (quad, columns) in quads.iter_mut().zip(columns.as_chunks().0) {
-            tl_avx2::store_quad(quad, *columns);
+            tl_avx2::store_quad::<PAIRS>(quad, *columns);
         }
     }
 }

@@ -11,22 +11,19 @@
 //! [`TRIPLE_UNITS`] = 10 of them fit int16; eight pairs at most 2048, so [`PAIR_UNITS`] = 15 do. Then int32.
 //!
 //! **Decoded product.** For more activation rows than [`Multiplier::max_lookup_rows`], 32 rows x up to 256 columns are decoded
-//! once into a [`Panel`] of code + 1 (8 KB, it stays in L1) and multiplied with all activation rows by `pmaddubsw`:
-//! 64 quads x 2 products x 2 * 128 = 32768 is reached by the negative side only, so one panel fits int16.
+//! once into a [`Panel`] of code + 1 (8 KB, it stays in L1) and multiplied with all activation rows, in the order that the
+//! multiplication wants: `panel_avx2`, `panel_avxvnni`.
 
 use std::arch::x86_64::*;
 
 use super::super::detect::{Avx512Vnni, AvxVnni};
-use super::{panel_avx512vnni, panel_avxvnni};
+use super::panel_avx2::Multiplicand;
+use super::panel_avx512vnni;
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
 use crate::team::Outputs;
 
 /// Activation rows that are looked up together: their byte sums and what they share fill the registers.
 pub(super) const LOOKUP_ROWS: usize = 4;
-
-/// Activation rows that are multiplied together with half a decoded panel: 12 sums, 2 vectors of codes, one of
-/// activations and one product are the 16 registers.
-const PANEL_ROWS: usize = 6;
 
 /// Sums of eight triples that fit one int16.
 pub(super) const TRIPLE_UNITS: usize = 10;
@@ -140,8 +137,15 @@ pub(super) fn both_lanes(bytes: &[u8; 16]) -> __m256i {
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn prefetch<const BYTES: usize>(weights: &[u8; BYTES]) {
+    prefetch_ahead(weights, PREFETCH_BYTES);
+}
+
+/// Asks for as many bytes as `weights`, so many bytes further on.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn prefetch_ahead<const BYTES: usize>(weights: &[u8; BYTES], bytes: usize) {
     for line in (0..BYTES).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(weights.as_ptr().wrapping_add(PREFETCH_BYTES + line).cast());
+        _mm_prefetch::<_MM_HINT_T0>(weights.as_ptr().wrapping_add(bytes + line).cast());
     }
 }
 
@@ -261,7 +265,7 @@ pub(super) fn add_words(out: &mut [i32; 8], words: __m128i) {
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn add_dwords(out: &mut [i32; 8], sums: __m256i) {
+pub(super) fn add_dwords(out: &mut [i32; 8], sums: __m256i) {
     let out: *mut __m256i = out.as_mut_ptr().cast();
     // SAFETY: 32 bytes are readable and writable; loadu and storeu need no alignment.
     unsafe { _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sums)) };
@@ -278,52 +282,71 @@ pub(super) fn lanes(v: __m256i) -> [__m128i; 2] {
 /// stand in the order 0-3, 8-11 | 4-7, 12-15 | 16-19, 24-27 | 20-23, 28-31.
 pub(super) type Quad = [[u8; 32]; 4];
 
-/// Up to 64 quads of columns of one block of 32 rows.
-pub(super) type Panel = [Quad; 64];
+/// Up to 64 quads of columns of one block of 32 rows, aligned so that no load meets two cache lines.
+#[repr(align(64))]
+pub(super) struct Panel(pub [Quad; 64]);
 
-/// Where codes are decoded to.
+/// Where codes are decoded to, and what multiplies them there.
 pub(super) enum Decoded {
-    /// 32 rows.
-    Narrow(Box<Panel>),
+    /// 32 rows in pairs of columns, with AVX2.
+    Pairs(Box<Panel>, Multiplicand),
+    /// 32 rows in quads of columns, with AVX-VNNI.
+    Quads(Box<Panel>, AvxVnni),
     /// 64 rows, with AVX-512.
     Wide(Box<panel_avx512vnni::Panel>),
 }
 
 impl Decoded {
-    /// Allocates what that multiplier takes.
-    pub fn of(multiplier: Multiplier) -> Self {
+    /// Allocates what that multiplier takes for up to `n_max` activation rows, which may all be looked up.
+    pub fn of(multiplier: Multiplier, layout: &Layout, n_max: usize) -> Self {
+        let panel = || Box::new(Panel([[[0; 32]; 4]; 64]));
         match multiplier {
             Multiplier::Avx512Vnni(_) => Self::Wide(panel_avx512vnni::Panel::new()),
-            _ => Self::Narrow(Box::new([[[0; 32]; 4]; 64])),
+            Multiplier::AvxVnni(token) => Self::Quads(panel(), token),
+            Multiplier::Avx2 => {
+                let rows = if n_max > multiplier.max_lookup_rows(layout.format()) { n_max } else { 0 };
+                // TL1 is decoded as it comes, a lane for 16 rows; TL2 in the order of `store_quad`.
+                let eights = if layout.format() == WeightFormat::Tl1 { [0, 2, 1, 3] } else { [0, 1, 2, 3] };
+                Self::Pairs(panel(), Multiplicand::new(rows, layout.cols(), eights))
+            }
         }
     }
 
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Narrow(panel) => size_of_val(&**panel),
+            Self::Pairs(panel, multiplicand) => size_of_val(&**panel) + multiplicand.bytes(),
+            Self::Quads(panel, _) => size_of_val(&**panel),
             Self::Wide(panel) => size_of_val(&**panel),
         }
     }
 }
 
-/// Four columns of 32 rows, whose bytes stand in the order 0-7, 16-23, 8-15, 24-31, to a quad.
+/// Four columns of 32 rows, whose bytes stand in the order 0-7, 16-23, 8-15, 24-31, to a quad; with `PAIRS`, to the pairs
+/// of the first and of the last two columns.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn store_quad(quad: &mut Quad, columns: [__m256i; 4]) {
+pub(super) fn store_quad<const PAIRS: bool>(quad: &mut Quad, columns: [__m256i; 4]) {
     let [a, b, c, d] = columns;
-    let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
-    store(&mut quad[0], _mm256_unpacklo_epi16(ab, cd));
-    store(&mut quad[1], _mm256_unpackhi_epi16(ab, cd));
-    let (ab, cd) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
-    store(&mut quad[2], _mm256_unpacklo_epi16(ab, cd));
-    store(&mut quad[3], _mm256_unpackhi_epi16(ab, cd));
+    let (ab_low, cd_low) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+    let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+    if PAIRS {
+        store(&mut quad[0], ab_low);
+        store(&mut quad[1], ab_high);
+        store(&mut quad[2], cd_low);
+        store(&mut quad[3], cd_high);
+    } else {
+        store(&mut quad[0], _mm256_unpacklo_epi16(ab_low, cd_low));
+        store(&mut quad[1], _mm256_unpackhi_epi16(ab_low, cd_low));
+        store(&mut quad[2], _mm256_unpacklo_epi16(ab_high, cd_high));
+        store(&mut quad[3], _mm256_unpackhi_epi16(ab_high, cd_high));
+    }
 }
 
-/// A quad from the bytes of two pair indices of 32 rows, in the order of [`store_quad`].
+/// [`store_quad`] from the bytes of two pair indices of 32 rows.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn store_pairs(quad: &mut Quad, bytes: __m256i) {
+pub(super) fn store_pairs<const PAIRS: bool>(quad: &mut Quad, bytes: __m256i) {
     let [first, second] = nibbles(bytes);
     let (w0, w1) = (both_lanes(&PAIR_CODES[0]), both_lanes(&PAIR_CODES[1]));
     let columns = [
@@ -332,7 +355,7 @@ pub(super) fn store_pairs(quad: &mut Quad, bytes: __m256i) {
         _mm256_shuffle_epi8(w0, second),
         _mm256_shuffle_epi8(w1, second),
     ];
-    store_quad(quad, columns);
+    store_quad::<PAIRS>(quad, columns);
 }
 
 /// Whose instructions look up and multiply.
@@ -350,9 +373,9 @@ impl Multiplier {
     /// Activation rows up to which looking up is faster than decoding (measured).
     pub fn max_lookup_rows(self, format: WeightFormat) -> usize {
         match self {
-            Self::Avx512Vnni(_) if format == WeightFormat::Tl1 => 2,
-            Self::Avx512Vnni(_) => 4,
-            _ => 8,
+            Self::Avx512Vnni(_) | Self::Avx2 if format == WeightFormat::Tl1 => 2,
+            Self::Avx512Vnni(_) | Self::Avx2 => 4,
+            Self::AvxVnni(_) => 8,
         }
     }
 
@@ -362,18 +385,6 @@ impl Multiplier {
         let narrower = || AvxVnni::detect().map_or(Self::Avx2, Self::AvxVnni);
         Avx512Vnni::detect().map_or_else(|_| narrower(), Self::Avx512Vnni)
     }
-
-    /// Adds a panel's product: its 32 rows from row `row` on, its columns from column `col` on, with all of `q`
-    /// `[n, cols]` to results `[n, rows]`.
-    #[target_feature(enable = "avx2")]
-    pub fn add_panel(self, panel: &[Quad], q: (&[i8], usize, usize), out: (&mut Outputs<'_, i32>, usize)) {
-        match self {
-            // SAFETY: the token proves that this CPU has AVX-VNNI.
-            Self::AvxVnni(_) => unsafe { panel_avxvnni::add_panel(panel, q, out) },
-            // AVX-512 multiplies panels of 64 rows (`panel_avx512vnni`).
-            Self::Avx2 | Self::Avx512Vnni(_) => add_panel(panel, q, out),
-        }
-    }
 }
 
 /// Sets results `[n, rows]` to what the offset of the decoded codes adds too much: -sum of each row of `q` `[n, cols]`.
@@ -381,62 +392,6 @@ impl Multiplier {
 pub(super) fn start_with_offset(q: &[i8], cols: usize, out: &mut Outputs<'_, i32>) {
     for (i, q) in q.chunks_exact(cols).enumerate() {
         out.of(i).fill(-q.iter().map(|&q| i32::from(q)).sum::<i32>());
-    }
-}
-
-/// [`Multiplier::add_panel`] with AVX2.
-#[target_feature(enable = "avx2")]
-fn add_panel(
-    panel: &[Quad],
-    (q, cols, col): (&[i8], usize, usize),
-    (out, row): (&mut Outputs<'_, i32>, usize),
-) {
-    for (i, q) in q.chunks(PANEL_ROWS * cols).enumerate() {
-        let (q, out) = ((q, cols, col), (&mut *out, i * PANEL_ROWS, row));
-        match q.0.len() / cols {
-            1 => add_panel_rows::<1>(panel, q, out),
-            2 => add_panel_rows::<2>(panel, q, out),
-            3 => add_panel_rows::<3>(panel, q, out),
-            4 => add_panel_rows::<4>(panel, q, out),
-            5 => add_panel_rows::<5>(panel, q, out),
-            _ => add_panel_rows::<PANEL_ROWS>(panel, q, out),
-        }
-    }
-}
-
-/// [`add_panel`] for exactly `N` activation rows, 16 weight rows at a time.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn add_panel_rows<const N: usize>(
-    panel: &[Quad],
-    (q, cols, col): (&[i8], usize, usize),
-    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
-) {
-    let mut fours: [&[[i8; 4]]; N] = [&[]; N];
-    for (fours, q) in fours.iter_mut().zip(q.chunks_exact(cols)) {
-        *fours = &q[col..].as_chunks().0[..panel.len()];
-    }
-    assert!(fours.iter().all(|fours| fours.len() == panel.len()));
-    for half in 0..2 {
-        let mut sums = [[_mm256_setzero_si256(); 2]; N];
-        for (k, quad) in panel.iter().enumerate() {
-            let codes = [load(&quad[2 * half]), load(&quad[2 * half + 1])];
-            for i in 0..N {
-                // SAFETY: each of `fours` is as long as the panel; the compiler would compare every time.
-                let [a, b, c, d] = *unsafe { fours[i].get_unchecked(k) };
-                let four = _mm256_set1_epi32(i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8]));
-                for (sum, codes) in sums[i].iter_mut().zip(codes) {
-                    *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(codes, four));
-                }
-            }
-        }
-        for (i, sums) in sums.into_iter().enumerate() {
-            let one = _mm256_set1_epi16(1);
-            let out = out.of(first + i)[row + 16 * half..][..16].as_chunks_mut().0;
-            let (a, b) = (_mm256_madd_epi16(sums[0], one), _mm256_madd_epi16(sums[1], one));
-            add_dwords(&mut out[0], _mm256_permute2x128_si256::<0x20>(a, b));
-            add_dwords(&mut out[1], _mm256_permute2x128_si256::<0x31>(a, b));
-        }
     }
 }
 

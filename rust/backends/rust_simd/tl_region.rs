@@ -5,7 +5,8 @@ use std::ops::Range;
 /// Codes in the order tile > k-block > row block > unit, a unit being what a kernel takes in one step; and how a
 /// row's units are cut into pieces that fit the sums.
 pub(super) struct Region {
-    block_units: usize,
+    /// Units of a row block of a k-block; as many further on in memory is the same unit of the next row block.
+    pub block_units: usize,
     /// Units of all row blocks of a k-block.
     k_block_units: usize,
     tile_units: usize,
@@ -22,6 +23,11 @@ pub(super) struct Piece {
     pub units: usize,
     /// Units in memory before them, in the first row block of a tile.
     before: usize,
+}
+
+/// Columns of neighbours whose units have so many.
+pub(super) fn columns(pieces: &[Piece], unit_cols: usize) -> usize {
+    unit_cols * pieces.iter().map(|piece| piece.units).sum::<usize>()
 }
 
 impl Region {
