@@ -184,7 +184,7 @@ void test_non_finite(const bnb_api &api, uint32_t type) {
 }
 
 // The CPU, asked here a second time.
-bool runs_here(const bnb_api &api, uint32_t type) {
+bool runs_here(const bnb_api &api, [[maybe_unused]] uint32_t type) {
     if (std::string(api.name) != "cpp-avx512vnni") {
         return false;
     }
