@@ -3,17 +3,20 @@
 //! ```text
 //! rows are split among the threads; each thread takes four rows at a time, a quarter of its part apart
 //! one row of x, values of 2 or 4 bytes:  stream: weights go from memory into the products, and those to sums
-//! else, for each panel of columns:       decode four rows to f32 once, multiply them with every row of x
+//! else, x put in the order of its use;
+//!       for each panel of columns:       decode four rows to f32 once, multiply them with every row of x
 //!       last columns (K mod 32), then the 32 lanes of each output are added in halves
 //! ```
 //!
 //! Four rows far apart are four streams for the memory to serve: from DRAM that is worth half again the speed of one.
 //! Lanes are independent of each other, so a kernel may walk any subset of them at a time: the tile of a wide batch takes
 //! one vector of lanes and many outputs, where one row of x takes all lanes of few outputs. Each lane still sees its
-//! columns in ascending order. Q8_0 is another sum, block by block, and has its own kernel of eight rows.
+//! columns in ascending order. Panels and x are in memory as a tile walks them: eight lanes of all columns, then the next
+//! eight. As rows of a matrix they would meet in a few sets of L1. Q8_0 is another sum, block by block, and has its own
+//! kernel of eight rows.
 
 use super::super::{BackendError, FloatMatmul, checks};
-use super::MOST_THREADS;
+use super::{MOST_THREADS, shares};
 use crate::bitnet::model::{FloatMatrix, FloatType};
 use crate::team::Team;
 use std::ops::Range;
@@ -25,8 +28,15 @@ pub(super) const LANES: usize = 32;
 pub(super) const ROWS: usize = 4;
 /// Rows of a part at least.
 const LEAST_PART_ROWS: usize = 64;
-/// Columns of a panel: four rows of it, or rather the half of its lines that is in use, leave half of L1 to x.
+/// Columns of a panel: the quarter of four rows of it that a tile walks leaves most of L1 to x.
 pub(super) const PANEL: usize = 2048;
+/// Lanes that a tile walks at a time.
+pub(super) const OCTET: usize = 8;
+/// Groups of 32 columns for which an octet of a panel has room: five more than there are, as octets that stand apart by a
+/// multiple of 4 KB take a fifth longer to write.
+const STEPS: usize = PANEL / LANES + 5;
+/// Rows of x in a tile at most: with four rows of a matrix, twelve sums and what is loaded are sixteen registers.
+pub(super) const TILE: usize = 3;
 /// Rows of a Q8_0 matrix that are multiplied together: one for each lane of the sum.
 pub(super) const Q8_ROWS: usize = 8;
 /// Values of a Q8_0 block.
@@ -39,21 +49,22 @@ pub(super) struct Lanes(pub [f32; LANES]);
 
 pub(super) const NO_LANES: Lanes = Lanes([0.0; LANES]);
 
-/// Four rows of a panel, decoded.
+/// Four rows of a panel, decoded: `[lanes / 8][columns / 32][row][8]`.
 #[repr(C, align(64))]
-pub(super) struct Panel(pub [[f32; PANEL]; ROWS]);
+pub(super) struct Panel(pub [[[[f32; OCTET]; ROWS]; STEPS]; LANES / OCTET]);
 
 /// The loops over floats, on one instruction set; the token that unlocks it implements them.
 pub(super) trait FloatKernels: Copy + Send + Sync {
     /// The products of four rows, of F32, F16 or BF16, with `x`. Every row has the bytes of `x.len()` values.
     fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS];
 
-    /// Decodes whole blocks, as `FloatType::decode` does; any type but Q8_0.
-    fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]);
+    /// Decodes `k` values of each of four rows, a multiple of 32 and at most [`PANEL`], to a panel, as `FloatType::decode`
+    /// does; whole blocks of any type but Q8_0.
+    fn decode(self, float_type: FloatType, rows: [&[u8]; ROWS], k: usize, panel: &mut Panel);
 
-    /// Adds to `lanes` the products of the first `k` columns of the panel, a multiple of 32 and at most [`PANEL`], with
-    /// rows of `x`, the first `k` values of each `stride`: one group of lanes for each of them.
-    fn panel(self, w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]);
+    /// Adds to `lanes` the products of the first `k` columns of the panel, a multiple of 32 and at most [`PANEL`], with so
+    /// many of as many rows of x, which `x` holds as [`pack`] puts them: one group of lanes for each of them.
+    fn panel(self, w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]);
 
     /// Adds the products of the last, fewer than 32, columns, and then the lanes in halves.
     fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32;
@@ -76,7 +87,8 @@ pub(super) fn prepare<'a, T: FloatKernels + 'a>(
     Ok(match matrix.float_type() {
         FloatType::F32 | FloatType::F16 | FloatType::Bf16 | FloatType::Q6K => {
             let scratch: Result<_, _> = (0..threads).map(|_| Scratch::new(backend, n_max)).collect();
-            Box::new(InLanes { isa, matrix, n_max, team, scratch: scratch? })
+            let packed = checks::zeros(backend, n_max, matrix.cols() / LANES * LANES)?;
+            Box::new(InLanes { isa, matrix, n_max, team, packed, scratch: scratch? })
         }
         FloatType::Q8_0 => {
             let q = checks::zeros(backend, n_max, matrix.cols())?;
@@ -152,7 +164,33 @@ impl Scratch {
         let mut lanes = Vec::new();
         lanes.try_reserve_exact(n_max).map_err(out_of_memory)?;
         lanes.resize(n_max, [NO_LANES; ROWS]);
-        Ok(Mutex::new(Self { panel: Box::new(Panel([[0.0; PANEL]; ROWS])), lanes }))
+        Ok(Mutex::new(Self { panel: Box::new(Panel([[[[0.0; OCTET]; ROWS]; STEPS]; LANES / OCTET])), lanes }))
+    }
+}
+
+/// The whole groups of 32 columns in as few panels as fit, of about the same size, and of whole blocks of any type.
+fn panels(cols: usize) -> impl Iterator<Item = Range<usize>> {
+    let whole = cols / LANES * LANES;
+    let length = whole.div_ceil(whole.div_ceil(PANEL).max(1)).next_multiple_of(256).max(256);
+    (0..whole).step_by(length).map(move |from| from..(from + length).min(whole))
+}
+
+/// The whole groups of 32 columns of `x` `[n, cols]`, panel by panel; each in tiles of rows, a tile
+/// `[lanes / 8][columns / 32][row][8]`.
+fn pack(x: &[f32], n: usize, into: &mut [f32]) {
+    let cols = x.len() / n;
+    let mut into = into.as_chunks_mut::<OCTET>().0.iter_mut();
+    for columns in panels(cols) {
+        for rows in shares(n, TILE) {
+            let x = &x[rows.start * cols..rows.end * cols];
+            for first_lane in (0..LANES).step_by(OCTET) {
+                for at in (columns.start + first_lane..columns.end).step_by(LANES) {
+                    for (x, into) in x.chunks_exact(cols).zip(&mut into) {
+                        into.copy_from_slice(&x[at..at + OCTET]);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -162,6 +200,8 @@ struct InLanes<'a, T> {
     matrix: FloatMatrix<'a>,
     n_max: usize,
     team: Arc<Team>,
+    /// x, panel by panel.
+    packed: Vec<f32>,
     /// One for each thread; a lock that nobody else asks for.
     scratch: Vec<Mutex<Scratch>>,
 }
@@ -174,13 +214,17 @@ impl<T: FloatKernels> FloatMatmul for InLanes<'_, T> {
             return Ok(());
         }
         let place = Place::of(y, rows);
-        let this = &*self;
-        let parts = n_parts(rows, this.team.threads());
-        match this.matrix.float_type() {
+        let parts = n_parts(rows, self.team.threads());
+        match self.matrix.float_type() {
             FloatType::F32 | FloatType::F16 | FloatType::Bf16 if n == 1 => {
+                let this = &*self;
                 this.team.share(parts, &|_, part| this.part_of_one((part, parts), x, place));
             }
-            _ => this.team.share(parts, &|thread, part| this.part((thread, part, parts), x, n, place)),
+            _ => {
+                pack(x, n, &mut self.packed);
+                let this = &*self;
+                this.team.share(parts, &|thread, part| this.part((thread, part, parts), x, n, place));
+            }
         }
         Ok(())
     }
@@ -209,13 +253,12 @@ impl<T: FloatKernels> InLanes<'_, T> {
         for rows in far_rows::<ROWS>(part_of(matrix.rows(), part, parts)) {
             let bytes = rows.map(|row| matrix.row(row));
             lanes.fill([NO_LANES; ROWS]);
-            for from in (0..tail.start).step_by(PANEL) {
-                let k = PANEL.min(tail.start - from);
-                for (panel, bytes) in scratch.panel.0.iter_mut().zip(bytes) {
-                    let span = float_type.bytes_of(from)..float_type.bytes_of(from + k);
-                    isa.decode(float_type, &bytes[span], &mut panel[..k]);
-                }
-                isa.panel(&scratch.panel, k, &x[from..], cols, lanes);
+            for columns in panels(cols) {
+                let span = float_type.bytes_of(columns.start)..float_type.bytes_of(columns.end);
+                let bytes = bytes.map(|bytes| &bytes[span.clone()]);
+                isa.decode(float_type, bytes, columns.len(), &mut scratch.panel);
+                let x = &self.packed[n * columns.start..n * columns.end];
+                isa.panel(&scratch.panel, columns.len(), x, lanes);
             }
             for ((row, bytes), index) in rows.into_iter().zip(bytes).zip(0..) {
                 let mut w = [0.0; LANES];

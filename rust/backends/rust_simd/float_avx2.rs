@@ -2,7 +2,7 @@
 //!
 //! Sixteen registers hold the four vectors of two rows (`stream`, which goes on to the other two every few lines, so that
 //! four far rows come from memory evenly), or one vector of a tile of four rows and three rows of x (`panel`, which walks
-//! the columns more than once, within L1), with room for what is loaded.
+//! the columns four times, within L1), with room for what is loaded.
 
 use std::arch::x86_64::{
     __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss,
@@ -18,8 +18,9 @@ use std::arch::x86_64::{
 };
 
 use super::super::detect::Avx2;
-use super::float::{BLOCK, FloatKernels, LANES, Lanes, NO_LANES, PANEL, Panel, Q8_ROWS, ROWS};
+use super::float::{BLOCK, FloatKernels, LANES, Lanes, NO_LANES, OCTET, PANEL, Panel, Q8_ROWS, ROWS, TILE};
 use super::quantize_avx2::pack_to_i8;
+use super::shares;
 use crate::bitnet::model::FloatType;
 use half::f16;
 
@@ -29,8 +30,9 @@ const WIDTH: usize = 8;
 const GROUPS: usize = 8;
 /// How far ahead of the products memory is asked for its lines.
 const AHEAD_BYTES: usize = 2048;
-/// Rows of x in a tile.
-const COLUMNS: usize = 3;
+
+/// Bytes of 256 values of Q6_K.
+const Q6K_BYTES: usize = 210;
 
 pub(super) const F32: u8 = 0;
 pub(super) const F16: u8 = 1;
@@ -50,25 +52,25 @@ impl FloatKernels for Avx2 {
         }
     }
 
-    fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]) {
-        assert!(bytes.len() == float_type.bytes_of(out.len()));
-        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the bytes are those of `out`.
+    fn decode(self, float_type: FloatType, rows: [&[u8]; ROWS], k: usize, panel: &mut Panel) {
+        assert!(k <= PANEL && k.is_multiple_of(LANES));
+        assert!(rows.iter().all(|row| row.len() == float_type.bytes_of(k)));
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the bytes are those of `k` values.
         unsafe {
             match float_type {
-                FloatType::F32 => decode::<F32>(bytes, out),
-                FloatType::F16 => decode::<F16>(bytes, out),
-                FloatType::Bf16 => decode::<BF16>(bytes, out),
-                FloatType::Q6K => decode_q6k(bytes, out),
+                FloatType::F32 => decode::<F32>(rows, k, panel),
+                FloatType::F16 => decode::<F16>(rows, k, panel),
+                FloatType::Bf16 => decode::<BF16>(rows, k, panel),
+                FloatType::Q6K => decode_q6k(rows, panel),
                 FloatType::Q8_0 => unreachable!("Q8_0 is not multiplied as floats"),
             }
         }
     }
 
-    fn panel(self, w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]) {
-        assert!(k <= PANEL && k.is_multiple_of(LANES) && !lanes.is_empty());
-        assert!((lanes.len() - 1).checked_mul(stride).is_some_and(|last| last + k <= x.len()));
-        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C; the lengths were checked.
-        unsafe { panel(w, k, x, stride, lanes) }
+    fn panel(self, w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
+        assert!(k <= PANEL && k.is_multiple_of(LANES) && x.len() == k * lanes.len());
+        // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C.
+        unsafe { panel(w, k, x, lanes) }
     }
 
     fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
@@ -214,133 +216,146 @@ const fn plain_type(float_type: u8) -> FloatType {
     }
 }
 
-/// Whole vectors here, the rest as everywhere.
-///
 /// # Safety
-/// `bytes` holds the bytes of `out.len()` values.
+/// Each row has the bytes of `k` values, whole groups of 32, no more than a panel has.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn decode<const TYPE: u8>(bytes: &[u8], out: &mut [f32]) {
+unsafe fn decode<const TYPE: u8>(rows: [&[u8]; ROWS], k: usize, panel: &mut Panel) {
     let width = bytes_of_value(TYPE);
-    for (out, bytes) in out.as_chunks_mut::<WIDTH>().0.iter_mut().zip(bytes.chunks_exact(WIDTH * width)) {
-        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD_BYTES).cast());
-        // SAFETY: the bytes of eight values, and room for them.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), load::<TYPE>(bytes.as_ptr())) };
+    for step in 0..k / LANES {
+        let rows = rows.map(|row| row.as_ptr().wrapping_add(step * LANES * width));
+        for row in rows {
+            _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD_BYTES).cast());
+        }
+        for (octet, panel) in panel.0.iter_mut().enumerate() {
+            for (row, out) in rows.into_iter().zip(&mut panel[step]) {
+                // SAFETY: the bytes of eight values, and room for them.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), load::<TYPE>(row.add(octet * OCTET * width))) };
+            }
+        }
     }
-    let whole = out.len() / WIDTH * WIDTH;
-    plain_type(TYPE).decode(&bytes[whole * width..], &mut out[whole..]);
 }
 
 /// The layout stands in `bitnet/model/float_blocks.rs`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn decode_q6k(bytes: &[u8], out: &mut [f32]) {
-    const BYTES: usize = 210;
-    for (block, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<256>().0) {
-        for line in 0..4 {
-            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD_BYTES + 64 * line).cast());
+fn decode_q6k(rows: [&[u8]; ROWS], panel: &mut Panel) {
+    for block in 0..rows[0].len() / Q6K_BYTES {
+        for (row, bytes) in rows.into_iter().enumerate() {
+            let mut octets = panel.0.each_mut().map(|steps| &mut steps[8 * block..][..8]);
+            decode_q6k_block(&bytes.as_chunks().0[block], |step, values| {
+                for (octet, values) in octets.iter_mut().zip(values) {
+                    // SAFETY: room for eight floats.
+                    unsafe { _mm256_storeu_ps(octet[step][row].as_mut_ptr(), values) };
+                }
+            });
         }
-        let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
-        for (index, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let (h, c) = (index / 4, index % 4);
-            // SAFETY: 64 h + 32 (c mod 2) + 32 <= 128 and 128 + 32 h + 32 <= 192, within the block.
-            let (low, high) = unsafe {
-                (
-                    _mm256_loadu_si256(block.as_ptr().add(64 * h + 32 * (c % 2)).cast()),
-                    _mm256_loadu_si256(block.as_ptr().add(128 + 32 * h).cast()),
-                )
-            };
-            let low = if c < 2 { low } else { _mm256_srli_epi16::<4>(low) };
-            let high = match c {
-                0 => _mm256_slli_epi16::<4>(high),
-                1 => _mm256_slli_epi16::<2>(high),
-                2 => high,
-                _ => _mm256_srli_epi16::<2>(high),
-            };
-            // Bits that a shift of 16-bit lanes brought from the neighbour are masked off.
-            let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0f));
-            let high = _mm256_and_si256(high, _mm256_set1_epi8(0x30));
-            let codes = _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
-            let scales = [0, 1].map(|l| d * f32::from(block[192 + 8 * h + 2 * c + l] as i8));
-            widen_and_scale(codes, scales, out);
-        }
+    }
+}
+
+/// Hands over the values of a block, 32 at a time.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn decode_q6k_block(block: &[u8; Q6K_BYTES], mut store: impl FnMut(usize, [__m256; 4])) {
+    for line in 0..4 {
+        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD_BYTES + 64 * line).cast());
+    }
+    let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
+    for step in 0..8 {
+        let (h, c) = (step / 4, step % 4);
+        // SAFETY: 64 h + 32 (c mod 2) + 32 <= 128 and 128 + 32 h + 32 <= 192, within the block.
+        let (low, high) = unsafe {
+            (
+                _mm256_loadu_si256(block.as_ptr().add(64 * h + 32 * (c % 2)).cast()),
+                _mm256_loadu_si256(block.as_ptr().add(128 + 32 * h).cast()),
+            )
+        };
+        let low = if c < 2 { low } else { _mm256_srli_epi16::<4>(low) };
+        let high = match c {
+            0 => _mm256_slli_epi16::<4>(high),
+            1 => _mm256_slli_epi16::<2>(high),
+            2 => high,
+            _ => _mm256_srli_epi16::<2>(high),
+        };
+        // Bits that a shift of 16-bit lanes brought from the neighbour are masked off.
+        let low = _mm256_and_si256(low, _mm256_set1_epi8(0x0f));
+        let high = _mm256_and_si256(high, _mm256_set1_epi8(0x30));
+        let codes = _mm256_sub_epi8(_mm256_or_si256(low, high), _mm256_set1_epi8(32));
+        let scales = [0, 1].map(|l| d * f32::from(block[192 + 8 * h + 2 * c + l] as i8));
+        store(step, widen_and_scale(codes, scales));
     }
 }
 
 /// 32 codes times the scale of their half.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn widen_and_scale(codes: __m256i, scales: [f32; 2], out: &mut [f32; 32]) {
+fn widen_and_scale(codes: __m256i, scales: [f32; 2]) -> [__m256; 4] {
     let halves = [_mm256_castsi256_si128(codes), _mm256_extracti128_si256::<1>(codes)];
-    for ((codes, scale), out) in halves.into_iter().zip(scales).zip(out.as_chunks_mut::<16>().0) {
-        let scale = _mm256_set1_ps(scale);
+    let mut octets = [_mm256_setzero_ps(); 4];
+    for ((codes, scale), octets) in halves.into_iter().zip(scales).zip(octets.as_chunks_mut::<2>().0) {
         let upper = _mm_unpackhi_epi64(codes, codes);
-        for (codes, out) in [codes, upper].into_iter().zip(out.as_chunks_mut::<WIDTH>().0) {
-            let values = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
-            // SAFETY: room for eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(scale, values)) };
+        for (codes, octet) in [codes, upper].into_iter().zip(octets) {
+            *octet = _mm256_mul_ps(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)));
         }
     }
+    octets
 }
 
-/// Lanes 0-15 first, then 16-31: of each 128 bytes of the panel and of x one line is in use at a time.
-///
-/// # Safety
-/// `k` is a multiple of 32 and at most [`PANEL`]; `x` holds `k` values from each `stride` for each of `lanes`.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn panel(w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]) {
-    for line in 0..2 {
-        for (index, lanes) in lanes.chunks_mut(COLUMNS).enumerate() {
-            let x = x.as_ptr().wrapping_add(index * COLUMNS * stride);
-            for first_lane in [line * 2 * WIDTH, (line * 2 + 1) * WIDTH] {
-                // SAFETY: the caller vouches for k and x.
-                unsafe {
-                    match lanes {
-                        [a] => tile(w, k, [x], first_lane, [a]),
-                        [a, b] => tile(w, k, [x, x.wrapping_add(stride)], first_lane, [a, b]),
-                        [a, b, c] => {
-                            let x = [x, x.wrapping_add(stride), x.wrapping_add(2 * stride)];
-                            tile(w, k, x, first_lane, [a, b, c]);
-                        }
-                        _ => unreachable!("chunks of {COLUMNS}"),
-                    }
-                }
+fn panel(w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
+    for (octet, w) in w.0.iter().enumerate() {
+        let w = &w[..k / LANES];
+        for rows in shares(lanes.len(), TILE) {
+            let x = &x[rows.start * k..rows.end * k];
+            let x = x[octet * x.len() / 4..(octet + 1) * x.len() / 4].as_chunks::<OCTET>().0;
+            match &mut lanes[rows] {
+                [a] => tile(w, x.as_chunks().0, octet, [a]),
+                [a, b] => tile(w, x.as_chunks().0, octet, [a, b]),
+                [a, b, c] => tile(w, x.as_chunks().0, octet, [a, b, c]),
+                _ => unreachable!("shares of {TILE} at most"),
             }
         }
     }
 }
 
 /// Eight lanes of four rows times `N` rows of x.
-///
-/// # Safety
-/// `k` is a multiple of 32 and at most [`PANEL`]; `k` values can be read at each of `x`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile<const N: usize>(
-    w: &Panel,
-    k: usize,
-    x: [*const f32; N],
-    first_lane: usize,
+fn tile<const N: usize>(
+    w: &[[[f32; OCTET]; ROWS]],
+    x: &[[[f32; OCTET]; N]],
+    octet: usize,
     lanes: [&mut [Lanes; ROWS]; N],
 ) {
-    let places = lanes.map(|lanes| lanes.each_mut().map(|lanes| lanes.0[first_lane..].as_mut_ptr()));
-    let w = w.0.each_ref().map(|w| w.as_ptr());
-    // SAFETY: first_lane + 8 <= 32, so each load of lanes and of a group of 32 columns is within what the caller vouches for.
-    unsafe {
-        let mut sums = places.map(|places| places.map(|lanes| _mm256_loadu_ps(lanes)));
-        for at in (first_lane..k).step_by(LANES) {
-            let x = x.map(|x| _mm256_loadu_ps(x.add(at)));
-            for row in 0..ROWS {
-                let w = _mm256_loadu_ps(w[row].add(at));
-                for column in 0..N {
-                    sums[column][row] = _mm256_fmadd_ps(w, x[column], sums[column][row]);
-                }
-            }
+    let mut sums = [[_mm256_setzero_ps(); ROWS]; N];
+    for column in 0..N {
+        for row in 0..ROWS {
+            sums[column][row] = load_octet(&lanes[column][row].0.as_chunks().0[octet]);
         }
-        for (places, sums) in places.into_iter().zip(sums) {
-            for (place, sum) in places.into_iter().zip(sums) {
-                _mm256_storeu_ps(place, sum);
+    }
+    for (w, x) in w.iter().zip(x) {
+        let mut columns = [_mm256_setzero_ps(); N];
+        for column in 0..N {
+            columns[column] = load_octet(&x[column]);
+        }
+        for row in 0..ROWS {
+            let w = load_octet(&w[row]);
+            for column in 0..N {
+                sums[column][row] = _mm256_fmadd_ps(w, columns[column], sums[column][row]);
             }
         }
     }
+    for (lanes, sums) in lanes.into_iter().zip(sums) {
+        for (lanes, sum) in lanes.iter_mut().zip(sums) {
+            // SAFETY: room for eight floats.
+            unsafe { _mm256_storeu_ps(lanes.0.as_chunks_mut::<OCTET>().0[octet].as_mut_ptr(), sum) };
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_octet(octet: &[f32; OCTET]) -> __m256 {
+    // SAFETY: eight floats.
+    unsafe { _mm256_loadu_ps(octet.as_ptr()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

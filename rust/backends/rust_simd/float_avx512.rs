@@ -34,12 +34,12 @@ impl FloatKernels for Avx512Vnni {
         }
     }
 
-    fn decode(self, float_type: FloatType, bytes: &[u8], out: &mut [f32]) {
-        self.avx2().decode(float_type, bytes, out);
+    fn decode(self, float_type: FloatType, rows: [&[u8]; ROWS], k: usize, panel: &mut Panel) {
+        self.avx2().decode(float_type, rows, k, panel);
     }
 
-    fn panel(self, w: &Panel, k: usize, x: &[f32], stride: usize, lanes: &mut [[Lanes; ROWS]]) {
-        self.avx2().panel(w, k, x, stride, lanes);
+    fn panel(self, w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
+        self.avx2().panel(w, k, x, lanes);
     }
 
     fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {

@@ -14,10 +14,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::AvxVnni;
-use super::Product;
 use super::i2s_avx2::{
     self, BLOCK, Groups, Lane, add_lanes, groups, lanes_of, load, load_i8, prefetch, reload, sum_lanes,
 };
+use super::{Product, shares};
 use crate::bitnet::formats::Weights;
 use crate::team::Outputs;
 
@@ -131,15 +131,13 @@ fn gemm(weights: &I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
     for (i, q) in q.chunks_exact(cols).enumerate() {
         out.of(i).fill(i2s_avx2::sum(q).wrapping_neg());
     }
-    // As few tiles as fit, all of about the same size.
-    let parts = n.div_ceil(COLUMNS);
     let chunk = (CHUNK_BYTES / (blocks * size_of::<Lane>())).next_multiple_of(CHUNK_STEP).max(CHUNK_STEP);
     for row in (0..rows).step_by(chunk) {
         let codes = &codes[row * blocks..][..chunk.min(rows - row) * blocks];
-        for part in 0..parts {
-            let (first, end) = (n * part / parts, n * (part + 1) / parts);
-            let (q, out) = (groups(&q[first * cols..end * cols]), (&mut *out, first, row));
-            match end - first {
+        for tile in shares(n, COLUMNS) {
+            let q = groups(&q[tile.start * cols..tile.end * cols]);
+            let out = (&mut *out, tile.start, row);
+            match tile.len() {
                 1 => columns::<2, 1>(codes, blocks, q, out),
                 2 => columns::<4, 2>(codes, blocks, q, out),
                 3 => columns::<3, 3>(codes, blocks, q, out),

@@ -36,6 +36,8 @@ mod tl_panel_avx512;
 mod tl_region;
 mod vector;
 
+use std::ops::Range;
+
 use crate::bitnet::formats::repacked::Repacked;
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
 use crate::team::{self, Outputs};
@@ -90,6 +92,12 @@ fn activation_scale(format: WeightFormat, max_abs: f32) -> f32 {
 /// Index and value of the first NaN or infinity as the error that names it.
 fn non_finite(x: &[f32], index: usize) -> BackendError {
     BackendError::NonFinite { index, value: x[index] }
+}
+
+/// 0..n in as few ranges of at most `most` as fit, all of about the same size.
+fn shares(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = n.div_ceil(most);
+    (0..parts).map(move |part| n * part / parts..n * (part + 1) / parts)
 }
 
 /// Threads of one product at most: more is a mistake, not a machine.

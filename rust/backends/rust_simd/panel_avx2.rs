@@ -11,8 +11,8 @@
 //! A pair of products is at most 2 * 2 * 128 = 512 in magnitude; 64 pairs reach 32768 on the negative side only.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
+use super::shares;
 use super::tl_avx2::{Quad, add_dwords, load};
 use crate::team::Outputs;
 
@@ -61,7 +61,7 @@ impl Multiplicand {
             let end = col + panel;
             while col < end {
                 let columns = (end - col).min(4 * MAX_QUADS);
-                for rows in tiles(self.n) {
+                for rows in shares(self.n, TILE) {
                     let q = &q[rows.start * self.cols..rows.end * self.cols];
                     for col in (col..col + columns).step_by(2) {
                         for (q, spread) in q.chunks_exact(self.cols).zip(&mut spread) {
@@ -85,7 +85,7 @@ impl Multiplicand {
         }
         let mut spread = &self.spread[n * col / 2..];
         for panel in panel.chunks(MAX_QUADS) {
-            for rows in tiles(n) {
+            for rows in shares(n, TILE) {
                 let (q, rest) = spread.split_at(2 * panel.len() * rows.len());
                 spread = rest;
                 let sums = &mut sums[rows];
@@ -110,12 +110,6 @@ impl Multiplicand {
             }
         }
     }
-}
-
-/// Rows of each tile: as few tiles as fit, all of about the same size.
-fn tiles(n: usize) -> impl Iterator<Item = Range<usize>> {
-    let tiles = n.div_ceil(TILE);
-    (0..tiles).map(move |tile| n * tile / tiles..n * (tile + 1) / tiles)
 }
 
 /// Sums of 16 rows, of the even and of the odd ones.
