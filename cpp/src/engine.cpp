@@ -91,7 +91,7 @@ Engine::Engine(const Kernels &kernels, const FloatKernels &floats, const bnb_mod
         scratch.query = room<float>(columns, d);
         scratch.mixed = room<float>(columns, d);
         scratch.scores = room<float>(columns, model.context);
-        scratch.decoded = room<float>(kDecodedRows, d);
+        scratch.decoded = room<float>(1, dots_scratch(d, columns));
         scratch.dots = room<int32_t>(batch, dots);
     }
 }

@@ -34,7 +34,7 @@ FloatProduct::FloatProduct(const FloatKernels &kernels, const FloatRows &rows, s
         codes_.reset(new int8_t[n_max * rows.cols]);
         scales_.reset(new float[n_max * (rows.cols / kQ8Block)]);
     } else {
-        decoded_.reset(new float[team_->threads() * kDecodedRows * rows.cols]);
+        scratch_.reset(new float[team_->threads() * dots_scratch(rows.cols, n_max)]);
     }
 }
 
@@ -59,7 +59,7 @@ void FloatProduct::run(const float *x, size_t n, float *y) {
             kernels_.dots_q8(rows, end - begin, codes_.get(), scales_.get(), n, y + begin, n_rows_);
         } else {
             kernels_.dots(rows, end - begin, x, cols, n, y + begin, n_rows_,
-                          decoded_.get() + part * kDecodedRows * cols);
+                          scratch_.get() + part * dots_scratch(cols, n_max_));
         }
     });
 }

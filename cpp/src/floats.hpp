@@ -22,11 +22,16 @@ struct FloatRows {
 };
 
 constexpr size_t kFloatLanes = 32; // of the fused arithmetic
-constexpr size_t kDecodedRows = 4; // rows of `cols` floats that `dots` needs as scratch
 constexpr size_t kQ8Block = 32;    // values of a Q8_0 block
 constexpr size_t kQ8BlockBytes = 34;
 constexpr size_t kQ6Block = 256; // values of a Q6_K block
 constexpr size_t kQ6BlockBytes = 210;
+
+// Floats of scratch that `dots` needs for n columns: four decoded rows, the columns in the order of their
+// use, and room to set them apart and align them.
+constexpr size_t dots_scratch(size_t cols, size_t n) {
+    return (4 + n) * cols + 1024;
+}
 
 struct FloatKernels {
     // `n` values (whole blocks) as float32.
@@ -84,7 +89,7 @@ class FloatProduct {
     size_t n_rows_;
     size_t n_max_;
     std::shared_ptr<Team> team_;
-    std::unique_ptr<float[]> decoded_; // kDecodedRows rows for each thread
+    std::unique_ptr<float[]> scratch_; // dots_scratch for each thread
     std::unique_ptr<int8_t[]> codes_;  // Q8_0: [n_max, cols]
     std::unique_ptr<float[]> scales_;  // Q8_0: [n_max, cols / 32]
 };

@@ -7,7 +7,9 @@
 //
 // More columns are bound by arithmetic. Four rows are decoded to float32 once, and a tile of four rows and
 // three columns runs over eight of the 32 lanes at a time: twelve accumulators, seven loads for twelve fused
-// products. Rows beyond the end repeat the last one and are not stored.
+// products. Rows and columns are first put in the order of their use, eight lanes of everything, then the
+// next eight: side by side in memory, where rows of a matrix would meet in a few sets of the L1 cache. Rows
+// beyond the end repeat the last one and are not stored.
 //
 // Compiled with -mavx2 -mfma -mf16c and free of the standard library, see quantize_avx2.cpp. Nothing is
 // padded with zeros: fma(0, 0, -0) is +0, so lanes without a value are left as they are, by a blend.
@@ -165,8 +167,8 @@ template <class Type> void decode_plain(const uint8_t *bytes, size_t n, float *o
     }
 }
 
-// 32 values of a Q6_K block, `q` as they are + 32; one scale for each 16.
-inline void store_q6(__m256i q, float first, float second, float *out) {
+// 32 values of a Q6_K block, `q` as they are + 32; one scale for each 16. Vectors of them `stride` apart.
+inline void store_q6(__m256i q, float first, float second, float *out, size_t stride) {
     const __m256i centred = _mm256_sub_epi8(q, _mm256_set1_epi8(32));
     const __m128i low = _mm256_castsi256_si128(centred), high = _mm256_extracti128_si256(centred, 1);
     const __m256 a = _mm256_set1_ps(first), b = _mm256_set1_ps(second);
@@ -175,12 +177,13 @@ inline void store_q6(__m256i q, float first, float second, float *out) {
     const __m256 v2 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high));
     const __m256 v3 = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
     _mm256_storeu_ps(out, _mm256_mul_ps(a, v0));
-    _mm256_storeu_ps(out + 8, _mm256_mul_ps(a, v1));
-    _mm256_storeu_ps(out + 16, _mm256_mul_ps(b, v2));
-    _mm256_storeu_ps(out + 24, _mm256_mul_ps(b, v3));
+    _mm256_storeu_ps(out + stride, _mm256_mul_ps(a, v1));
+    _mm256_storeu_ps(out + 2 * stride, _mm256_mul_ps(b, v2));
+    _mm256_storeu_ps(out + 3 * stride, _mm256_mul_ps(b, v3));
 }
 
-void decode_q6(const uint8_t *bytes, size_t n, float *out) {
+// Each 32 values begin 32 floats after those before, their vectors are `stride` apart.
+void decode_q6(const uint8_t *bytes, size_t n, float *out, size_t stride) {
     const __m256i nibble = _mm256_set1_epi8(15), two = _mm256_set1_epi8(3);
     for (size_t block = 0; block < n / kQ6Block; ++block, bytes += kQ6BlockBytes) {
         prefetch(bytes);
@@ -197,7 +200,7 @@ void decode_q6(const uint8_t *bytes, size_t n, float *out) {
                 const __m256i top = _mm256_slli_epi16(_mm256_and_si256(shifted, two), 4);
                 const auto *scales = reinterpret_cast<const int8_t *>(bytes + 192 + 8 * half + 2 * quarter);
                 store_q6(_mm256_or_si256(top, low), d * static_cast<float>(scales[0]),
-                         d * static_cast<float>(scales[1]), out);
+                         d * static_cast<float>(scales[1]), out, stride);
             }
         }
     }
@@ -212,7 +215,7 @@ void decode(uint32_t type, const uint8_t *bytes, size_t n, float *out) {
     case BNB_TYPE_BF16:
         return decode_plain<Bf16>(bytes, n, out);
     case BNB_TYPE_Q6_K:
-        return decode_q6(bytes, n, out);
+        return decode_q6(bytes, n, out, kVector);
     default:
         return kFloatPortable.decode(type, bytes, n, out);
     }
@@ -252,11 +255,95 @@ template <class Type> void one_column(const FloatRows &rows, size_t n_rows, cons
     }
 }
 
-// Four decoded rows times kColumns columns; columns[c] holds the sums of the four rows.
-template <int kColumns>
-inline void tile(const float *decoded, size_t cols, const float *x, size_t x_stride,
-                 __m128 (&columns)[kColumns]) {
-    const size_t whole = cols / kFloatLanes * kFloatLanes;
+// Steps of 32 columns, and how far apart the sections of eight lanes of four decoded rows are: never a
+// multiple of 4 KB, which stores to all four of them would be slow at.
+struct Steps {
+    size_t count;
+    size_t section() const { return (count + 5) * kFloatLanes; }
+};
+
+template <class Type> inline void decode_four(const uint8_t *const (&rows)[4], Steps steps, float *decoded) {
+    for (size_t step = 0; step < steps.count; ++step, decoded += kFloatLanes) {
+        const size_t at = step * kFloatLanes * Type::kBytes;
+        for (size_t r = 0; r < 4; ++r) {
+            prefetch(rows[r] + at);
+        }
+        for (size_t v = 0; v < 4; ++v) {
+            for (size_t r = 0; r < 4; ++r) {
+                _mm256_storeu_ps(decoded + v * steps.section() + r * kVector,
+                                 Type::load8(rows[r] + at + v * kVector * Type::kBytes));
+            }
+        }
+    }
+}
+
+// Four rows -> [vector of lanes][step][row][8], and the last columns of each, fewer than 32.
+void decode_group(uint32_t type, const uint8_t *const (&rows)[4], size_t cols, float *decoded,
+                  float (&rest)[4][kFloatLanes]) {
+    const Steps steps{cols / kFloatLanes};
+    const size_t whole = steps.count * kFloatLanes;
+    size_t value_bytes = 2;
+    switch (type) {
+    case BNB_TYPE_F32:
+        decode_four<F32>(rows, steps, decoded);
+        value_bytes = 4;
+        break;
+    case BNB_TYPE_F16:
+        decode_four<F16>(rows, steps, decoded);
+        break;
+    case BNB_TYPE_BF16:
+        decode_four<Bf16>(rows, steps, decoded);
+        break;
+    default: // Q6_K, whose rows are whole steps
+        for (size_t block = 0; block < cols / kQ6Block; ++block) {
+            for (size_t r = 0; r < 4; ++r) {
+                decode_q6(rows[r] + block * kQ6BlockBytes, kQ6Block,
+                          decoded + block * (kQ6Block / kFloatLanes) * kFloatLanes + r * kVector,
+                          steps.section());
+            }
+        }
+    }
+    for (size_t r = 0; r < 4 && whole < cols; ++r) {
+        kFloatPortable.decode(type, rows[r] + whole * value_bytes, cols - whole, rest[r]);
+    }
+}
+
+// Columns of the next tile, of `left`: rather two and two than three and one.
+constexpr size_t tile_columns(size_t left) {
+    return left == 4 ? 2 : left < 3 ? left : 3;
+}
+
+// The whole steps of x, tile by tile: [vector of lanes][step][column][8].
+void pack(const float *x, size_t x_stride, size_t n, Steps steps, float *packed) {
+    for (size_t column = 0; column < n;) {
+        const size_t width = tile_columns(n - column);
+        for (size_t v = 0; v < 4; ++v) {
+            for (size_t step = 0; step < steps.count; ++step) {
+                const float *from = x + column * x_stride + step * kFloatLanes + v * kVector;
+                for (size_t c = 0; c < width; ++c, packed += kVector) {
+                    _mm256_storeu_ps(packed, _mm256_loadu_ps(from + c * x_stride));
+                }
+            }
+        }
+        column += width;
+    }
+}
+
+// What a tile multiplies.
+struct Operands {
+    const float *decoded; // of decode_group
+    const float (&rest)[4][kFloatLanes];
+    const float *packed; // of pack, this tile's
+    const float *x;      // the tile's first column
+    size_t x_stride;
+    size_t cols;
+};
+
+// Four rows times kColumns columns; columns[c] holds the sums of the four rows.
+template <int kColumns> inline void tile(const Operands &o, __m128 (&columns)[kColumns]) {
+    const Steps steps{o.cols / kFloatLanes};
+    const size_t whole = steps.count * kFloatLanes;
+    const float *x = o.packed;
     __m256 sums[4][kColumns][4]; // [vector of lanes][column][row]
     for (size_t v = 0; v < 4; ++v) {
         __m256 acc[kColumns][4];
@@ -265,27 +352,27 @@ inline void tile(const float *decoded, size_t cols, const float *x, size_t x_str
                 acc[c][r] = _mm256_setzero_ps();
             }
         }
-        for (size_t k = v * kVector; k < whole; k += kFloatLanes) {
-            const float *w = decoded + k;
-            const __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + cols);
-            const __m256 w2 = _mm256_loadu_ps(w + 2 * cols);
+        const float *w = o.decoded + v * steps.section();
+        for (size_t step = 0; step < steps.count; ++step, w += 4 * kVector, x += kColumns * kVector) {
+            const __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + kVector);
+            const __m256 w2 = _mm256_loadu_ps(w + 2 * kVector);
             for (int c = 0; c < kColumns; ++c) {
-                const __m256 values = _mm256_loadu_ps(x + static_cast<size_t>(c) * x_stride + k);
+                const __m256 values = _mm256_loadu_ps(x + c * static_cast<int>(kVector));
                 acc[c][0] = _mm256_fmadd_ps(w0, values, acc[c][0]);
                 acc[c][1] = _mm256_fmadd_ps(w1, values, acc[c][1]);
                 acc[c][2] = _mm256_fmadd_ps(w2, values, acc[c][2]);
-                acc[c][3] = _mm256_fmadd_ps(_mm256_loadu_ps(w + 3 * cols), values, acc[c][3]);
+                acc[c][3] = _mm256_fmadd_ps(_mm256_loadu_ps(w + 3 * kVector), values, acc[c][3]);
             }
         }
-        const long rest = static_cast<long>(cols - whole) - static_cast<long>(v * kVector);
+        const long rest = static_cast<long>(o.cols - whole) - static_cast<long>(v * kVector);
         if (rest > 0) {
             const __m256i valid = lanes_below(rest);
             for (int c = 0; c < kColumns; ++c) {
-                const float *tail = x + static_cast<size_t>(c) * x_stride + whole + v * kVector;
+                const float *tail = o.x + static_cast<size_t>(c) * o.x_stride + whole + v * kVector;
                 const __m256 values = _mm256_maskload_ps(tail, valid);
                 for (int r = 0; r < 4; ++r) {
-                    const float *w = decoded + static_cast<size_t>(r) * cols + whole + v * kVector;
-                    const __m256 sum = _mm256_fmadd_ps(_mm256_maskload_ps(w, valid), values, acc[c][r]);
+                    const __m256 last = _mm256_maskload_ps(o.rest[r] + v * kVector, valid);
+                    const __m256 sum = _mm256_fmadd_ps(last, values, acc[c][r]);
                     acc[c][r] = _mm256_blendv_ps(acc[c][r], sum, _mm256_castsi256_ps(valid));
                 }
             }
@@ -306,10 +393,9 @@ inline void tile(const float *decoded, size_t cols, const float *x, size_t x_str
 }
 
 template <int kColumns>
-inline void tile_to(const Group &group, const float *decoded, size_t cols, const float *x, size_t x_stride,
-                    float *y, size_t y_stride) {
+inline void tile_to(const Group &group, const Operands &operands, float *y, size_t y_stride) {
     __m128 columns[kColumns];
-    tile<kColumns>(decoded, cols, x, x_stride, columns);
+    tile<kColumns>(operands, columns);
     for (int c = 0; c < kColumns; ++c) {
         store_used(group, columns[c], y + static_cast<size_t>(c) * y_stride);
     }
@@ -317,22 +403,32 @@ inline void tile_to(const Group &group, const float *decoded, size_t cols, const
 
 void more_columns(const FloatRows &rows, size_t n_rows, const float *x, size_t x_stride, size_t n, float *y,
                   size_t y_stride, float *scratch) {
+    const Steps steps{rows.cols / kFloatLanes};
+    // Vectors that do not cross cache lines.
+    float *const decoded = scratch + (64 - reinterpret_cast<uintptr_t>(scratch) % 64) / sizeof(float);
+    float *const packed = decoded + 4 * steps.section();
+    pack(x, x_stride, n, steps, packed);
     for (size_t index = 0; index < (n_rows + 3) / 4; ++index) {
         const Group group = group_of(index, n_rows);
-        for (size_t i = 0; i < 4; ++i) {
-            decode(rows.type, rows.bytes + group.row[i] * rows.row_bytes, rows.cols, scratch + i * rows.cols);
-        }
-        size_t column = 0;
-        for (; column + 3 <= n; column += 3) {
-            tile_to<3>(group, scratch, rows.cols, x + column * x_stride, x_stride, y + column * y_stride,
-                       y_stride);
-        }
-        if (n - column == 2) {
-            tile_to<2>(group, scratch, rows.cols, x + column * x_stride, x_stride, y + column * y_stride,
-                       y_stride);
-        } else if (n - column == 1) {
-            tile_to<1>(group, scratch, rows.cols, x + column * x_stride, x_stride, y + column * y_stride,
-                       y_stride);
+        const uint8_t *const at[4] = {
+            rows.bytes + group.row[0] * rows.row_bytes, rows.bytes + group.row[1] * rows.row_bytes,
+            rows.bytes + group.row[2] * rows.row_bytes, rows.bytes + group.row[3] * rows.row_bytes};
+        alignas(32) float rest[4][kFloatLanes];
+        decode_group(rows.type, at, rows.cols, decoded, rest);
+        for (size_t column = 0; column < n;) {
+            const size_t width = tile_columns(n - column);
+            const Operands operands = {
+                decoded,  rest,     packed + column * steps.count * kFloatLanes, x + column * x_stride,
+                x_stride, rows.cols};
+            float *const to = y + column * y_stride;
+            if (width == 3) {
+                tile_to<3>(group, operands, to, y_stride);
+            } else if (width == 2) {
+                tile_to<2>(group, operands, to, y_stride);
+            } else {
+                tile_to<1>(group, operands, to, y_stride);
+            }
+            column += width;
         }
     }
 }

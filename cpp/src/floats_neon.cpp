@@ -20,7 +20,7 @@ constexpr size_t kVector = 4;
 constexpr size_t kVectors = kFloatLanes / kVector;
 constexpr size_t kChunk = 512; // columns of a tile between changes of the vector of lanes
 constexpr size_t kTileRows = 4;
-static_assert(kTileRows == kDecodedRows);
+static_assert(kTileRows == 4); // rows that dots_scratch counts on
 
 // How four values stand in memory, kBytes for one.
 struct F32 {

@@ -30,8 +30,10 @@ pub(super) const ROWS: usize = 4;
 const LEAST_PART_ROWS: usize = 64;
 /// Columns of a panel: the quarter of four rows of it that a tile walks leaves most of L1 to x.
 pub(super) const PANEL: usize = 2048;
-/// Lanes that a tile walks at a time.
-pub(super) const OCTET: usize = 8;
+/// Lanes of an octet.
+pub(super) const WIDTH: usize = 8;
+/// Octets of an output.
+pub(super) const OCTETS: usize = LANES / WIDTH;
 /// Groups of 32 columns for which an octet of a panel has room: five more than there are, as octets that stand apart by a
 /// multiple of 4 KB take a fifth longer to write.
 const STEPS: usize = PANEL / LANES + 5;
@@ -49,9 +51,17 @@ pub(super) struct Lanes(pub [f32; LANES]);
 
 pub(super) const NO_LANES: Lanes = Lanes([0.0; LANES]);
 
-/// Four rows of a panel, decoded: `[lanes / 8][columns / 32][row][8]`.
-#[repr(C, align(64))]
-pub(super) struct Panel(pub [[[[f32; OCTET]; ROWS]; STEPS]; LANES / OCTET]);
+/// Eight values for neighbouring lanes, which a tile walks at a time; aligned, so that no load or store of a vector meets
+/// two cache lines.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(32))]
+pub(super) struct Octet(pub [f32; WIDTH]);
+
+/// An octet of each of four rows.
+pub(super) type Octets = [Octet; ROWS];
+
+/// Four rows of a panel, decoded: `[lanes / 8][columns / 32][row]`.
+pub(super) struct Panel(pub [[Octets; STEPS]; OCTETS]);
 
 /// The loops over floats, on one instruction set; the token that unlocks it implements them.
 pub(super) trait FloatKernels: Copy + Send + Sync {
@@ -63,11 +73,12 @@ pub(super) trait FloatKernels: Copy + Send + Sync {
     fn decode(self, float_type: FloatType, rows: [&[u8]; ROWS], k: usize, panel: &mut Panel);
 
     /// Adds to `lanes` the products of the first `k` columns of the panel, a multiple of 32 and at most [`PANEL`], with so
-    /// many of as many rows of x, which `x` holds as [`pack`] puts them: one group of lanes for each of them.
-    fn panel(self, w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]);
+    /// many of each of n rows of x, which `x` holds as [`pack`] puts them; `lanes` `[lanes / 8][n]`.
+    fn panel(self, w: &Panel, k: usize, x: &[Octet], lanes: &mut [Octets]);
 
-    /// Adds the products of the last, fewer than 32, columns, and then the lanes in halves.
-    fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32;
+    /// Adds the products of the last, fewer than 32, columns of four rows with those of row `column` of x to its lanes, and
+    /// then the lanes in halves; `lanes` `[lanes / 8][n]`.
+    fn finish(self, w: &[[f32; LANES]; ROWS], x: &[f32], lanes: &[Octets], column: usize) -> [f32; ROWS];
 
     /// Quantises rows of 32 values: codes `q` and scales `d`.
     fn quantize_q8_0(self, x: &[f32], q: &mut [i8], d: &mut [f32]);
@@ -87,7 +98,7 @@ pub(super) fn prepare<'a, T: FloatKernels + 'a>(
     Ok(match matrix.float_type() {
         FloatType::F32 | FloatType::F16 | FloatType::Bf16 | FloatType::Q6K => {
             let scratch: Result<_, _> = (0..threads).map(|_| Scratch::new(backend, n_max)).collect();
-            let packed = checks::zeros(backend, n_max, matrix.cols() / LANES * LANES)?;
+            let packed = checks::zeros(backend, n_max, matrix.cols() / LANES * OCTETS)?;
             Box::new(InLanes { isa, matrix, n_max, team, packed, scratch: scratch? })
         }
         FloatType::Q8_0 => {
@@ -154,17 +165,18 @@ impl Place {
 /// What one thread needs.
 struct Scratch {
     panel: Box<Panel>,
-    /// Of each row of x.
-    lanes: Vec<[Lanes; ROWS]>,
+    /// `[lanes / 8][n]`
+    lanes: Vec<Octets>,
 }
 
 impl Scratch {
     fn new(backend: &str, n_max: usize) -> Result<Mutex<Self>, BackendError> {
         let out_of_memory = |_| BackendError::OutOfMemory { backend: backend.to_string() };
         let mut lanes = Vec::new();
-        lanes.try_reserve_exact(n_max).map_err(out_of_memory)?;
-        lanes.resize(n_max, [NO_LANES; ROWS]);
-        Ok(Mutex::new(Self { panel: Box::new(Panel([[[[0.0; OCTET]; ROWS]; STEPS]; LANES / OCTET])), lanes }))
+        let octets = n_max.saturating_mul(OCTETS);
+        lanes.try_reserve_exact(octets).map_err(out_of_memory)?;
+        lanes.resize(octets, [Octet::default(); ROWS]);
+        Ok(Mutex::new(Self { panel: Box::new(Panel([[[Octet::default(); ROWS]; STEPS]; OCTETS])), lanes }))
     }
 }
 
@@ -176,17 +188,17 @@ fn panels(cols: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// The whole groups of 32 columns of `x` `[n, cols]`, panel by panel; each in tiles of rows, a tile
-/// `[lanes / 8][columns / 32][row][8]`.
-fn pack(x: &[f32], n: usize, into: &mut [f32]) {
+/// `[lanes / 8][columns / 32][row]`.
+fn pack(x: &[f32], n: usize, into: &mut [Octet]) {
     let cols = x.len() / n;
-    let mut into = into.as_chunks_mut::<OCTET>().0.iter_mut();
+    let mut into = into.iter_mut();
     for columns in panels(cols) {
         for rows in shares(n, TILE) {
             let x = &x[rows.start * cols..rows.end * cols];
-            for first_lane in (0..LANES).step_by(OCTET) {
+            for first_lane in (0..LANES).step_by(WIDTH) {
                 for at in (columns.start + first_lane..columns.end).step_by(LANES) {
                     for (x, into) in x.chunks_exact(cols).zip(&mut into) {
-                        into.copy_from_slice(&x[at..at + OCTET]);
+                        into.0.copy_from_slice(&x[at..at + WIDTH]);
                     }
                 }
             }
@@ -201,7 +213,7 @@ struct InLanes<'a, T> {
     n_max: usize,
     team: Arc<Team>,
     /// x, panel by panel.
-    packed: Vec<f32>,
+    packed: Vec<Octet>,
     /// One for each thread; a lock that nobody else asks for.
     scratch: Vec<Mutex<Scratch>>,
 }
@@ -249,24 +261,24 @@ impl<T: FloatKernels> InLanes<'_, T> {
         let float_type = matrix.float_type();
         let tail = cols / LANES * LANES..cols;
         let scratch = &mut *self.scratch[thread].lock().unwrap_or_else(PoisonError::into_inner);
-        let lanes = &mut scratch.lanes[..n];
+        let lanes = &mut scratch.lanes[..OCTETS * n];
         for rows in far_rows::<ROWS>(part_of(matrix.rows(), part, parts)) {
             let bytes = rows.map(|row| matrix.row(row));
-            lanes.fill([NO_LANES; ROWS]);
+            lanes.fill([Octet::default(); ROWS]);
             for columns in panels(cols) {
                 let span = float_type.bytes_of(columns.start)..float_type.bytes_of(columns.end);
                 let bytes = bytes.map(|bytes| &bytes[span.clone()]);
                 isa.decode(float_type, bytes, columns.len(), &mut scratch.panel);
-                let x = &self.packed[n * columns.start..n * columns.end];
+                let x = &self.packed[n * columns.start / WIDTH..n * columns.end / WIDTH];
                 isa.panel(&scratch.panel, columns.len(), x, lanes);
             }
-            for ((row, bytes), index) in rows.into_iter().zip(bytes).zip(0..) {
-                let mut w = [0.0; LANES];
-                let w = &mut w[..tail.len()];
-                float_type.decode(&bytes[float_type.bytes_of(tail.start)..], w);
-                for (column, lanes) in lanes.iter_mut().enumerate() {
-                    let x = &x[column * cols..][tail.clone()];
-                    let value = isa.finish(w, x, &mut lanes[index]);
+            let mut last = [[0.0; LANES]; ROWS];
+            for (last, bytes) in last.iter_mut().zip(bytes) {
+                float_type.decode(&bytes[float_type.bytes_of(tail.start)..], &mut last[..tail.len()]);
+            }
+            for (column, x) in x.chunks_exact(cols).enumerate() {
+                let values = isa.finish(&last, &x[tail.clone()], lanes, column);
+                for (row, value) in rows.into_iter().zip(values) {
                     // SAFETY: parts have different rows, and `y` is borrowed until the team has run.
                     unsafe { place.write(column, row, value) };
                 }

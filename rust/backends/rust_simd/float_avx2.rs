@@ -5,27 +5,27 @@
 //! the columns four times, within L1), with room for what is loaded.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_add_ss,
-    _mm_cvtph_ps, _mm_cvtps_ph, _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_prefetch, _mm_set_ss,
-    _mm_shuffle_ps, _mm_unpackhi_epi64, _mm256_abs_epi8, _mm256_add_ps, _mm256_and_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extractf128_ps,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_permute_ps,
-    _mm256_permute2f128_ps, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_shuffle_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi8,
+    __m256, __m256i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T0, _mm_add_epi32, _mm_cvtph_ps, _mm_cvtps_ph,
+    _mm_cvtss_f32, _mm_loadu_si128, _mm_prefetch, _mm_set_ss, _mm_unpackhi_epi64, _mm256_abs_epi8,
+    _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_permute_ps, _mm256_permute2f128_ps,
+    _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_shuffle_ps, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16,
+    _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_epi8,
 };
 
 use super::super::detect::Avx2;
-use super::float::{BLOCK, FloatKernels, LANES, Lanes, NO_LANES, OCTET, PANEL, Panel, Q8_ROWS, ROWS, TILE};
+use super::float::{
+    BLOCK, FloatKernels, LANES, Lanes, NO_LANES, OCTETS, Octet, Octets, PANEL, Panel, Q8_ROWS, ROWS, TILE,
+    WIDTH,
+};
 use super::quantize_avx2::pack_to_i8;
 use super::shares;
 use crate::bitnet::model::FloatType;
 use half::f16;
 
-/// Floats of a vector.
-const WIDTH: usize = 8;
 /// Groups of 32 columns before the other two rows have their turn.
 const GROUPS: usize = 8;
 /// How far ahead of the products memory is asked for its lines.
@@ -67,15 +67,15 @@ impl FloatKernels for Avx2 {
         }
     }
 
-    fn panel(self, w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
-        assert!(k <= PANEL && k.is_multiple_of(LANES) && x.len() == k * lanes.len());
+    fn panel(self, w: &Panel, k: usize, x: &[Octet], lanes: &mut [Octets]) {
+        assert!(k <= PANEL && k.is_multiple_of(LANES) && x.len() * LANES == k * lanes.len());
         // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C.
         unsafe { panel(w, k, x, lanes) }
     }
 
-    fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
+    fn finish(self, w: &[[f32; LANES]; ROWS], x: &[f32], lanes: &[Octets], column: usize) -> [f32; ROWS] {
         // SAFETY: `self` proves that this CPU runs AVX2, FMA and F16C.
-        unsafe { finish(w, x, lanes) }
+        unsafe { finish(w, x, lanes, column) }
     }
 
     fn quantize_q8_0(self, x: &[f32], q: &mut [i8], d: &mut [f32]) {
@@ -229,7 +229,7 @@ unsafe fn decode<const TYPE: u8>(rows: [&[u8]; ROWS], k: usize, panel: &mut Pane
         for (octet, panel) in panel.0.iter_mut().enumerate() {
             for (row, out) in rows.into_iter().zip(&mut panel[step]) {
                 // SAFETY: the bytes of eight values, and room for them.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), load::<TYPE>(row.add(octet * OCTET * width))) };
+                unsafe { _mm256_storeu_ps(out.0.as_mut_ptr(), load::<TYPE>(row.add(octet * WIDTH * width))) };
             }
         }
     }
@@ -244,7 +244,7 @@ fn decode_q6k(rows: [&[u8]; ROWS], panel: &mut Panel) {
             decode_q6k_block(&bytes.as_chunks().0[block], |step, values| {
                 for (octet, values) in octets.iter_mut().zip(values) {
                     // SAFETY: room for eight floats.
-                    unsafe { _mm256_storeu_ps(octet[step][row].as_mut_ptr(), values) };
+                    unsafe { _mm256_storeu_ps(octet[step][row].0.as_mut_ptr(), values) };
                 }
             });
         }
@@ -300,16 +300,17 @@ fn widen_and_scale(codes: __m256i, scales: [f32; 2]) -> [__m256; 4] {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn panel(w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
-    for (octet, w) in w.0.iter().enumerate() {
+fn panel(w: &Panel, k: usize, x: &[Octet], lanes: &mut [Octets]) {
+    let n = lanes.len() / OCTETS;
+    for (octet, (w, lanes)) in w.0.iter().zip(lanes.chunks_exact_mut(n)).enumerate() {
         let w = &w[..k / LANES];
-        for rows in shares(lanes.len(), TILE) {
-            let x = &x[rows.start * k..rows.end * k];
-            let x = x[octet * x.len() / 4..(octet + 1) * x.len() / 4].as_chunks::<OCTET>().0;
+        for rows in shares(n, TILE) {
+            let first = rows.start * k / WIDTH + octet * w.len() * rows.len();
+            let x = &x[first..][..w.len() * rows.len()];
             match &mut lanes[rows] {
-                [a] => tile(w, x.as_chunks().0, octet, [a]),
-                [a, b] => tile(w, x.as_chunks().0, octet, [a, b]),
-                [a, b, c] => tile(w, x.as_chunks().0, octet, [a, b, c]),
+                [a] => tile(w, x.as_chunks().0, [a]),
+                [a, b] => tile(w, x.as_chunks().0, [a, b]),
+                [a, b, c] => tile(w, x.as_chunks().0, [a, b, c]),
                 _ => unreachable!("shares of {TILE} at most"),
             }
         }
@@ -319,16 +320,11 @@ fn panel(w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
 /// Eight lanes of four rows times `N` rows of x.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile<const N: usize>(
-    w: &[[[f32; OCTET]; ROWS]],
-    x: &[[[f32; OCTET]; N]],
-    octet: usize,
-    lanes: [&mut [Lanes; ROWS]; N],
-) {
+fn tile<const N: usize>(w: &[Octets], x: &[[Octet; N]], lanes: [&mut Octets; N]) {
     let mut sums = [[_mm256_setzero_ps(); ROWS]; N];
     for column in 0..N {
         for row in 0..ROWS {
-            sums[column][row] = load_octet(&lanes[column][row].0.as_chunks().0[octet]);
+            sums[column][row] = load_octet(&lanes[column][row]);
         }
     }
     for (w, x) in w.iter().zip(x) {
@@ -346,30 +342,44 @@ fn tile<const N: usize>(
     for (lanes, sums) in lanes.into_iter().zip(sums) {
         for (lanes, sum) in lanes.iter_mut().zip(sums) {
             // SAFETY: room for eight floats.
-            unsafe { _mm256_storeu_ps(lanes.0.as_chunks_mut::<OCTET>().0[octet].as_mut_ptr(), sum) };
+            unsafe { _mm256_storeu_ps(lanes.0.as_mut_ptr(), sum) };
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load_octet(octet: &[f32; OCTET]) -> __m256 {
+fn load_octet(octet: &Octet) -> __m256 {
     // SAFETY: eight floats.
-    unsafe { _mm256_loadu_ps(octet.as_ptr()) }
+    unsafe { _mm256_loadu_ps(octet.0.as_ptr()) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn finish(w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
-    for ((lane, &w), &x) in lanes.0.iter_mut().zip(w).zip(x) {
-        *lane = w.mul_add(x, *lane);
+fn finish(w: &[[f32; LANES]; ROWS], x: &[f32], lanes: &[Octets], column: usize) -> [f32; ROWS] {
+    let n = lanes.len() / OCTETS;
+    let mut sums = [[_mm256_setzero_ps(); ROWS]; OCTETS];
+    for octet in 0..OCTETS {
+        let lanes = &lanes[octet * n + column];
+        for row in 0..ROWS {
+            sums[octet][row] = load_octet(&lanes[row]);
+        }
     }
-    let lanes = lanes.0.as_ptr();
-    // SAFETY: 32 lanes.
-    let [a, b, c, d] = unsafe { [0, 8, 16, 24].map(|at| _mm256_loadu_ps(lanes.add(at))) };
-    let eight = _mm256_add_ps(_mm256_add_ps(a, c), _mm256_add_ps(b, d));
-    let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
-    let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    for (octet, x) in x.chunks(WIDTH).enumerate() {
+        for row in 0..ROWS {
+            let mut lanes = lanes[octet * n + column][row];
+            for ((lane, &w), &x) in lanes.0.iter_mut().zip(&w[row][octet * WIDTH..]).zip(x) {
+                *lane = w.mul_add(x, *lane);
+            }
+            sums[octet][row] = load_octet(&lanes);
+        }
+    }
+    let mut folded = [_mm256_setzero_ps(); ROWS];
+    for row in 0..ROWS {
+        let (even, odd) =
+            (_mm256_add_ps(sums[0][row], sums[2][row]), _mm256_add_ps(sums[1][row], sums[3][row]));
+        folded[row] = _mm256_add_ps(even, odd);
+    }
+    sum_each_row(folded)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
 };
 
 use super::super::detect::Avx512Vnni;
-use super::float::{FloatKernels, LANES, Lanes, NO_LANES, Panel, Q8_ROWS, ROWS};
+use super::float::{FloatKernels, LANES, NO_LANES, Octet, Octets, Panel, Q8_ROWS, ROWS};
 use super::float_avx2::{BF16, F16, F32, add_last_columns, bytes_of_value, sum_each_row};
 use super::float_native::GROUP;
 use crate::bitnet::model::FloatType;
@@ -38,12 +38,12 @@ impl FloatKernels for Avx512Vnni {
         self.avx2().decode(float_type, rows, k, panel);
     }
 
-    fn panel(self, w: &Panel, k: usize, x: &[f32], lanes: &mut [[Lanes; ROWS]]) {
+    fn panel(self, w: &Panel, k: usize, x: &[Octet], lanes: &mut [Octets]) {
         self.avx2().panel(w, k, x, lanes);
     }
 
-    fn finish(self, w: &[f32], x: &[f32], lanes: &mut Lanes) -> f32 {
-        self.avx2().finish(w, x, lanes)
+    fn finish(self, w: &[[f32; LANES]; ROWS], x: &[f32], lanes: &[Octets], column: usize) -> [f32; ROWS] {
+        self.avx2().finish(w, x, lanes, column)
     }
 
     fn quantize_q8_0(self, x: &[f32], q: &mut [i8], d: &mut [f32]) {

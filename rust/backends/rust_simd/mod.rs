@@ -97,7 +97,11 @@ fn non_finite(x: &[f32], index: usize) -> BackendError {
 /// 0..n in as few ranges of at most `most` as fit, all of about the same size.
 fn shares(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = n.div_ceil(most);
-    (0..parts).map(move |part| n * part / parts..n * (part + 1) / parts)
+    let (least, more) = (n / parts.max(1), n % parts.max(1));
+    (0..parts).map(move |part| {
+        let start = part * least + part.min(more);
+        start..start + least + usize::from(part < more)
+    })
 }
 
 /// Threads of one product at most: more is a mistake, not a machine.
