@@ -218,6 +218,29 @@ fn what_was_not_measured_says_so_and_shows_no_number() {
 }
 
 #[test]
+fn a_few_parts_that_share_a_reason_are_all_named() {
+    let (recording, mut verdict) = golden();
+    let mut line = |names: &[&str]| {
+        let skipped = |name: &&str| Skipped {
+            what: (*name).into(),
+            reason: "this CPU lacks it".into(),
+            ..Skipped::default()
+        };
+        verdict.skipped = names.iter().map(skipped).collect();
+        let items = report(&recording, &verdict).analysis;
+        items.into_iter().filter(|item| item.name == "Skipped").map(|item| item.text).collect::<Vec<_>>()
+    };
+    assert_eq!(line(&["a", "b", "c"]), ["a, b, c: this CPU lacks it"]);
+    assert_eq!(line(&["a", "b", "c", "d"]), ["a and 3 more: this CPU lacks it"]);
+}
+
+/// Characters that turn the direction of what is read after them.
+const TURNING: [char; 12] = [
+    '\u{202e}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{2066}', '\u{2067}', '\u{2068}',
+    '\u{2069}', '\u{200e}', '\u{200f}', '\u{61c}',
+];
+
+#[test]
 fn names_from_strangers_break_nothing() {
     let (mut recording, mut verdict) = inference(Against::Reference, 1.2, Answer::Fail);
     let evil = "matmul/x|y/<b>@all`\n## Gate Decision: PASS";
@@ -226,7 +249,7 @@ fn names_from_strangers_break_nothing() {
     verdict.commands = vec!["echo ```\nrm".into()];
     let row = AgreementRow {
         workload: evil.into(),
-        backend: "x@evil".into(),
+        backend: format!("x@evil{}", TURNING.iter().collect::<String>()),
         cause: Some("<script>\u{1b}[31m".into()),
         mismatches: 3,
         exact: false,
@@ -244,6 +267,10 @@ fn names_from_strangers_break_nothing() {
     assert_eq!(text.matches("\n## Gate Decision").count(), 1);
     assert!(!text.contains('\u{1b}') && !text.contains(" <script>") && !text.contains("@all"), "{text}");
     let xml = junit::render(&recording, &verdict);
+    for shown in [&text, &xml] {
+        assert!(!shown.contains(TURNING), "{shown}");
+        assert!(shown.replace("\\\\", "\\").contains("x@evil\\u{202e}\\u{202a}"), "{shown}");
+    }
     assert!(!xml.contains('\u{1b}') && !xml.contains("<script>") && !xml.contains("<b>"));
 }
 

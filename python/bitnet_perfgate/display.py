@@ -20,6 +20,7 @@ NARROWEST = 40
 WIDE = 110
 WIDEST = 140
 SHOWN_FAILURES = 8
+SHOWN_TOGETHER = 3
 STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "bold red"}
 AGREEMENT_WORDS = {"within bounds": "bounds", "not compared": "-"}
 UNIT_MEANINGS = {
@@ -554,13 +555,13 @@ def _show_skipped(console: Console, skipped: Sequence[Mapping[str, Any]], verbos
 
 
 def _show_grouped(console: Console, title: str, rows: Sequence[Mapping[str, Any]], verbosity: int) -> None:
-    """Rows of ``what`` and ``reason``; those that share a reason share a line."""
+    """Rows of ``what`` and ``reason``; those that share a reason share a line, the first few by name."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(row["reason"], []).append(row["what"])
     lines = []
     for reason, what in groups.items():
-        several = len(what) > 2 and verbosity <= 0
+        several = len(what) > SHOWN_TOGETHER and verbosity <= 0
         lines.append((f"{what[0]} and {len(what) - 1} more" if several else ", ".join(what), reason))
     _show_pairs(console, title, lines)
 

@@ -5,6 +5,7 @@
 //! `neutral`, and what no rule judges, is skipped with its reason: a runner that counts skipped cases as green is told
 //! nothing false, because the case says what it is.
 
+use super::printable::printable;
 use crate::gate::Verdict;
 use crate::gate::verdict::{Answer, Comparison};
 use crate::record::{AgreementRow, Meter, Recording};
@@ -192,17 +193,17 @@ fn seconds(value: f64) -> String {
     format!("{value:.9}")
 }
 
-/// Text for an attribute or an element: XML 1.0 has no way to write most control characters.
+/// Text for an attribute or an element. XML 1.0 has no way to write most control characters, and none is in what is
+/// printable.
 fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in printable(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&apos;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.extend(c.escape_default()),
             c => out.push(c),
         }
     }

@@ -1,6 +1,7 @@
 //! The report as Markdown, sections in the order of the source report. Names come from strangers' files: nothing in them
 //! may start markup, break a table, end a code span or call somebody's attention.
 
+use super::printable::printable;
 use super::sections::{Item, MatrixRow, Report};
 use std::fmt::Write;
 
@@ -68,11 +69,6 @@ fn matrix_row(row: &MatrixRow) -> String {
         format!("{status}{}", prose(&why)),
     ];
     format!("| {} |", cells.join(" | "))
-}
-
-/// The text on one line: what is not printable is written out.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// The longest run of backticks.

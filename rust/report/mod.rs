@@ -8,9 +8,11 @@
 //! | `sections` | the report: every section as data |
 //! | `markdown` | the same as Markdown |
 //! | `junit` | the answers as JUnit XML |
+//! | `printable` | text in which nothing is hidden |
 
 pub mod junit;
 pub mod markdown;
+mod printable;
 pub mod quantity;
 pub mod sections;
 pub mod table;

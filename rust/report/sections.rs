@@ -18,6 +18,9 @@ pub const TITLE: &str = "BitNet.rs Performance Regression Analysis";
 const BEYOND: &str =
     "the ceiling was measured in a worse moment, or part of the weights lay in a nearer cache";
 
+/// How many parts that were left out for one reason are all named.
+const NAMED_TOGETHER: usize = 3;
+
 /// A named statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
@@ -519,7 +522,7 @@ impl<'a> View<'a> {
         format!("; prepared beside the weights at most {bytes} MB{took} ({workload} on {backend})")
     }
 
-    /// What was left out; parts that share a reason share a line.
+    /// What was left out; parts that share a reason share a line, a few of them by name.
     fn skipped(&self) -> Vec<Item> {
         let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
         for row in &self.verdict.skipped {
@@ -530,10 +533,10 @@ impl<'a> View<'a> {
         }
         let line = |(reason, what): (&str, Vec<&str>)| {
             let named = match what.as_slice() {
-                [one] => (*one).to_owned(),
-                [one, two] => format!("{one}, {two}"),
-                [one, rest @ ..] => format!("{one} and {} more", rest.len()),
-                [] => String::new(),
+                [first, rest @ ..] if what.len() > NAMED_TOGETHER => {
+                    format!("{first} and {} more", rest.len())
+                }
+                few => few.join(", "),
             };
             item("Skipped", format!("{named}: {reason}"))
         };
