@@ -1068,6 +1068,20 @@ fn first_launches(series: &Series, launches: u32) -> Series {
     }
 }
 
+/// Only where nothing but the oracle is left of the Rust backends is something lost.
+#[test]
+fn a_cpu_without_the_newest_kernels_is_nothing_to_act_on() {
+    let mut recording = recording(1.0, 0.01);
+    let reason = "this CPU lacks avxvnni".to_owned();
+    recording.skipped.push(Skipped { what: "rust-avxvnni".into(), reason, ..Skipped::default() });
+    let told = |recording: &Recording| {
+        judged(recording).suggestions.iter().any(|text| text.starts_with("rust-avxvnni cannot run here"))
+    };
+    assert!(!told(&recording), "{SUBJECT} runs");
+    recording.plan.backends.retain(|backend| backend.name != SUBJECT);
+    assert!(told(&recording));
+}
+
 fn left_out(name: &str) -> Skipped {
     Skipped { what: name.into(), reason: "left out by request".into(), ..Skipped::default() }
 }
