@@ -266,8 +266,9 @@ def numpy_module() -> Any:
 def _array(name: str, value: Any, dtype: str, shapes: tuple[str, ...], accepted: str = "") -> Any:
     """The value as an array of that dtype, one of the shapes, C-contiguous, aligned and not empty."""
     np = numpy_module()
-    if isinstance(value, np.ma.MaskedArray):
-        raise _core.InputError(f"{name} is a masked array: say what the masked values are, {name}.filled(0)")
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise _core.InputError(f"{name} is masked: say what the masked values are, such as {name}.filled(0)")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Protocol
 
 from bitnet_perfgate import _core, worker
@@ -129,7 +131,7 @@ def crossval(
     """Compares every backend with the oracle, and with float64 for the accuracy; times nothing.
 
     ``full`` takes every shape, format and batch. Everything else is as in `run`, but that all of it happens
-    in this process: a callable may be any function, one of a notebook too.
+    in this process: a callable may be any function, one of a notebook too. What it prints goes to stderr.
 
     Example:
         >>> result = crossval(workloads=["quantize/tl2/640x2560"])  # doctest: +SKIP
@@ -228,8 +230,26 @@ def _by_name(brought: list[CallableBackend]) -> list[dict[str, str]]:
 
 
 def _measure(options: str, progress: Progress | None, brought: list[CallableBackend] | None = None) -> Result:
-    recording, verdict = _core.run(options, progress, brought or [])
+    if brought:
+        with _prints_on_stderr(progress) as told:
+            recording, verdict = _core.run(options, told, brought)
+    else:
+        recording, verdict = _core.run(options, progress, [])
     return Result.of(Recording(json.loads(recording)), Verdict(json.loads(verdict)))
+
+
+@contextmanager
+def _prints_on_stderr(progress: Progress | None) -> Iterator[Progress | None]:
+    """Within it, what is printed goes to stderr: stdout may be a document. ``progress`` prints as before."""
+    own = sys.stdout
+
+    def told(done: int, total: int, fraction: float, what: str, phase: str, /) -> object:
+        assert progress is not None
+        with redirect_stdout(own):
+            return progress(done, total, fraction, what, phase)
+
+    with redirect_stdout(sys.stderr):
+        yield told if progress else None
 
 
 def _options(**options: Any) -> str:

@@ -14,7 +14,7 @@
 use crate::backends::{Availability, Backend, BackendError, BuildInfo, Matmul, WeightRule};
 use crate::bitnet::formats::{Layout, Weights};
 use crate::campaign::Brought;
-use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use std::sync::Arc;
@@ -200,6 +200,10 @@ fn copied(result: &Bound<'_, PyAny>, shape: [usize; 2], out: &mut [i32]) -> Resu
         };
         format!("returned {what}, expected int32 of shape ({}, {})", shape[0], shape[1])
     };
+    // A masked array is one of numpy's to `extract`, which would take what the mask hides for results.
+    if !result.is_exact_instance_of::<PyUntypedArray>() && masked(result) {
+        return Err("returned a masked array: say what the masked values are, with .filled(0)".into());
+    }
     let array: PyReadonlyArray2<'_, i32> = result.extract().map_err(|_| wrong())?;
     if array.shape() != shape {
         return Err(wrong());
@@ -223,6 +227,11 @@ fn copied(result: &Bound<'_, PyAny>, shape: [usize; 2], out: &mut [i32]) -> Resu
         }
     }
     Ok(())
+}
+
+fn masked(result: &Bound<'_, PyAny>) -> bool {
+    let class = result.py().import("numpy.ma").and_then(|module| module.getattr("MaskedArray"));
+    class.and_then(|class| result.is_instance(&class)).unwrap_or(false)
 }
 
 /// An exception in one line: its type, its text, and where it was raised. An interruption is raised again as soon as the

@@ -217,6 +217,7 @@ def leaves(_weights: Any, _x: Any) -> Any:
         (lambda w, x: right(w, x)[0], "returned int32 of shape (640,), expected int32 of shape (1, 640)"),
         (lambda w, x: right(w, x).T, "returned int32 of shape (640, 1), expected"),
         (lambda w, x: right(w, x)[:, 1:], "returned int32 of shape (1, 639), expected"),
+        (lambda w, x: np.ma.masked_array(right(w, x)), "returned a masked array: .*.filled(0)"),
         (lambda w, x: -right(w, x), "every product has the opposite sign"),
         (lambda w, x: right(w, x) + 1, None),
         (lambda _w, _x: np.full((1, 640), 0x5A5A5A5A, np.int32), None),
@@ -247,6 +248,28 @@ def test_a_process_that_a_callable_ends_is_no_pass() -> None:
     assert "ended with exit code 7" in str(result.recording.incomplete)
     assert result.verdict.verdict != "pass"
     assert "ends@python" in result.recording.backends
+
+
+def test_what_a_callable_prints_is_no_part_of_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+    def noisy(weights: gate.PackedWeights, x: Any) -> Any:
+        print("noise of a callable")
+        return right(weights, x)
+
+    def progress(*_: object) -> None:
+        print("a step")
+
+    result = gate.crossval(
+        workloads=[PRODUCT],
+        backends=["rust-scalar"],
+        callables=[gate.backend("noisy")(noisy)],
+        progress=progress,
+    )
+    print(result.recording.to_json())
+    shown = capsys.readouterr()
+    assert "noise of a callable" in shown.err
+    *steps, document = shown.out.splitlines()
+    assert set(steps) == {"a step"}
+    assert only(gate.Result.of(gate.Recording(json.loads(document)), result.verdict), "noisy@python")
 
 
 def test_a_failing_prepare_is_named() -> None:

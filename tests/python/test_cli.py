@@ -181,10 +181,11 @@ def test_wrong_usage_is_one_line(cli: Cli, arguments: tuple[str, ...], words: tu
 
 def test_unwritable_output_is_found_before_measuring(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for output in ("none/x.json", "folder", "/dev/null", "/proc/x.json"):
+    for output in ("none/x.json", "folder", "/dev/null", "/dev/full", "/proc/x.json"):
         # Without the early check this would measure the whole quick profile first, and say so on stderr.
         assert_refused(cli("run", "--output", output), output, "cannot write")
     assert Path("/dev/null").is_char_device()
+    assert Path("/dev/full").is_char_device()
     (tmp_path / "x.verdict.json").mkdir()
     assert_refused(cli("run", "--output", "x.recording.json"), "x.verdict.json")
     (tmp_path / "benchmark-results").write_text("in the way")
