@@ -13,7 +13,7 @@ GATE_FLAGS ?=
 # C++ compiles on two cores; what a target prints stays together.
 SIDE_BY_SIDE := -j2 --output-sync=target
 
-.PHONY: gate test test-rust test-cpp test-python sanitize check fmt crossval bench bindings deep clean
+.PHONY: gate test test-rust test-cpp test-python sanitize check fmt crossval bench bindings deep aarch64 clean
 
 # Exit code 3 is neutral: the evidence was not enough for a verdict. It is printed and explained, and is no failure
 # of this target; 1 (fail) and 2 (unusable input) are.
@@ -77,12 +77,27 @@ bindings: $(VENV)/tools
 	cp "$$(ls -t target/debug/build/bitnet-perfgate-*/out/bindings.rs | head -1)" rust/backends/contract/bindings.rs
 
 # Long campaigns that CI leaves out: every shape, batch and format of the catalogue, agreement only; the HTML page in
-# a browser (needs chromium); the C++ tests for aarch64 (needs a cross compiler and qemu, which `make -C cpp neon` names).
+# a browser (needs chromium); the tests for aarch64, C++ and Rust (need cross compilers and qemu, which `make -C cpp neon` and `make aarch64` name).
 deep: $(VENV)/installed $(VENV)/tools
 	$(MAKE) -C cpp neon
+	$(MAKE) aarch64
 	$(BIN)/python -m pytest -m deep
 	$(BIN)/python -m bitnet_perfgate crossval --full
 	BITNET_FUZZ_ROUNDS=200000 $(CARGO) test --locked --release --test hostile_gguf
+
+# The crate for aarch64 in an emulator: its backends, Rust and C++, against the oracle and the golden files. On one CPU, for
+# the reason that cpp/Makefile gives. Where rustup has no library for aarch64, Debian's rustc-web has; its libc is that of
+# the architecture itself, since threads never start on the one of the cross compiler.
+AARCH64 := aarch64-linux-gnu
+ONE_CPU = $(shell sed -n 's/^Cpus_allowed_list:[^0-9]*\([0-9]*\).*/\1/p' /proc/self/status)
+AARCH64_RUSTC ?= $(firstword $(wildcard /usr/bin/rustc) rustc)
+aarch64:
+	@command -v $(AARCH64)-g++ qemu-aarch64 taskset >/dev/null && test -e "$$($(AARCH64_RUSTC) --print target-libdir --target aarch64-unknown-linux-gnu)" || { \
+	  echo "needed: dpkg --add-architecture arm64 && apt-get update && apt-get install rustc-web libstd-rust-web-dev:arm64 g++-$(AARCH64) qemu-user" >&2; exit 1; }
+	RUSTC=$(AARCH64_RUSTC) CARGO_TARGET_DIR=target/aarch64 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$(AARCH64)-gcc \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="taskset -c $(ONE_CPU) qemu-aarch64 -cpu max" \
+	CC_aarch64_unknown_linux_gnu=$(AARCH64)-gcc CXX_aarch64_unknown_linux_gnu=$(AARCH64)-g++ \
+	$(CARGO) test --locked --target aarch64-unknown-linux-gnu --test golden_formats --test crossval -- --test-threads=1 --skip catalogue
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -58,7 +58,12 @@ fn simd_reads() -> Vec<Read> {
     Vec::new()
 }
 
-#[cfg(not(all(feature = "cpu", target_arch = "x86_64")))]
+#[cfg(all(feature = "cpu", target_arch = "aarch64"))]
+fn simd_arithmetic() -> Vec<Arithmetic> {
+    super::rust_simd::ceilings_neon::arithmetic()
+}
+
+#[cfg(not(all(feature = "cpu", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn simd_arithmetic() -> Vec<Arithmetic> {
     Vec::new()
 }

@@ -21,6 +21,16 @@ pub struct Avx512Bf16(());
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512Fp16(());
 
+/// Proof that this is an AArch64 CPU: all of them run NEON code.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+/// Proof that it runs NEON code with the products of four bytes, SDOT.
+#[cfg(target_arch = "aarch64")]
+#[derive(Clone, Copy, Debug)]
+pub struct NeonDotprod(());
+
 /// Whether the CPU and the operating system have each of the features; else the names of those they lack.
 macro_rules! require {
     ($($feature:tt),+) => {{
@@ -83,5 +93,29 @@ impl Avx512Fp16 {
     /// The token, or why there is none.
     pub fn detect() -> Result<Self, String> {
         Avx512Vnni::detect().and_then(|_| require!("avx512fp16")).map(|()| Self(()))
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Neon {
+    /// The token.
+    pub fn detect() -> Result<Self, String> {
+        Ok(Self::implied())
+    }
+
+    /// What AArch64 implies.
+    pub fn implied() -> Self {
+        Self(())
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl NeonDotprod {
+    /// The token, or why there is none.
+    pub fn detect() -> Result<Self, String> {
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            return Ok(Self(()));
+        }
+        Err("this CPU lacks dotprod".to_string())
     }
 }

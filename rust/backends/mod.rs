@@ -16,7 +16,7 @@ pub mod detect;
 #[cfg(feature = "ffi")]
 pub mod plugin;
 pub mod rust_scalar;
-#[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+#[cfg(all(feature = "cpu", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub mod rust_simd;
 pub mod vector;
 
@@ -315,7 +315,12 @@ fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
     ]
 }
 
-#[cfg(not(all(feature = "cpu", target_arch = "x86_64")))]
+#[cfg(all(feature = "cpu", target_arch = "aarch64"))]
+fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
+    vec![Arc::new(rust_simd::RustNeon::new()), Arc::new(rust_simd::RustNeonDotprod::new())]
+}
+
+#[cfg(not(all(feature = "cpu", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn rust_simd_backends() -> Vec<Arc<dyn Backend>> {
     Vec::new()
 }

@@ -60,8 +60,9 @@ fn isa_of<'b>(backend: &'b str, arithmetic: &str) -> Option<&'b str> {
     let (_, isa) = name.split_once('-').filter(|_| origin != "python")?;
     match isa {
         "scalar" | "portable" => None,
-        // It adds nothing for floats.
+        // They add nothing for floats.
         "avxvnni" if arithmetic == "f32_fma" => Some("avx2"),
+        "neondotprod" if arithmetic == "f32_fma" => Some("neon"),
         isa => Some(isa),
     }
 }

@@ -5,35 +5,74 @@
 //! [`Elementwise`]: the loops over floats. [`linear`] joins the two to a [`Matmul`]. An instruction set is an [`Isa`],
 //! and takes from a narrower one whatever it does not do better.
 
+#[cfg(target_arch = "x86_64")]
 pub(super) mod ceilings;
+#[cfg(target_arch = "x86_64")]
 mod ceilings_avx2;
+#[cfg(target_arch = "x86_64")]
 mod ceilings_avx512vnni;
+#[cfg(target_arch = "x86_64")]
 mod ceilings_avxvnni;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod ceilings_neon;
 mod float;
+#[cfg(target_arch = "x86_64")]
 mod float_avx2;
+#[cfg(target_arch = "x86_64")]
 mod float_avx512;
+#[cfg(target_arch = "x86_64")]
 mod float_avx512bf16;
+#[cfg(target_arch = "x86_64")]
 mod float_avx512fp16;
+#[cfg(target_arch = "x86_64")]
 mod float_native;
+#[cfg(target_arch = "aarch64")]
+mod float_neon;
+#[cfg(target_arch = "x86_64")]
 mod i2s_avx2;
+#[cfg(target_arch = "x86_64")]
 mod i2s_avx512vnni;
+#[cfg(target_arch = "x86_64")]
 mod i2s_avxvnni;
+#[cfg(target_arch = "aarch64")]
+mod i2s_neon;
+#[cfg(target_arch = "x86_64")]
 mod i2s_pack_avx2;
 mod isa;
+#[cfg(target_arch = "aarch64")]
+mod isa_neon;
+#[cfg(target_arch = "x86_64")]
+mod isa_x86;
 mod linear;
+#[cfg(target_arch = "x86_64")]
 mod panel_avx2;
+#[cfg(target_arch = "x86_64")]
 mod panel_avx512vnni;
+#[cfg(target_arch = "x86_64")]
 mod panel_avxvnni;
+#[cfg(target_arch = "x86_64")]
 mod quantize_avx2;
+#[cfg(target_arch = "aarch64")]
+mod quantize_neon;
+#[cfg(target_arch = "x86_64")]
 mod repacked_avx512vnni;
+#[cfg(target_arch = "x86_64")]
 mod t5_avx512vnni;
+#[cfg(target_arch = "x86_64")]
 mod tl1_avx2;
+#[cfg(target_arch = "x86_64")]
 mod tl2_avx2;
+#[cfg(target_arch = "x86_64")]
 mod tl_avx2;
+#[cfg(target_arch = "x86_64")]
 mod tl_avx512;
+#[cfg(target_arch = "x86_64")]
 mod tl_pack_avx2;
+#[cfg(target_arch = "x86_64")]
 mod tl_panel_avx512;
+#[cfg(target_arch = "x86_64")]
 mod tl_region;
+#[cfg(target_arch = "x86_64")]
 mod vector;
 
 use std::ops::Range;
@@ -42,7 +81,10 @@ use crate::bitnet::formats::repacked::Repacked;
 use crate::bitnet::formats::{Layout, WeightFormat, Weights};
 use crate::team::{self, Outputs};
 
+#[cfg(target_arch = "x86_64")]
 use super::detect::{Avx2, Avx512Vnni, AvxVnni};
+#[cfg(target_arch = "aarch64")]
+use super::detect::{Neon, NeonDotprod};
 use super::{
     Arithmetic, Availability, Backend, BackendError, BuildInfo, FloatMatmul, Matmul, WeightRule, build_info,
     checks,
@@ -51,7 +93,7 @@ use crate::bitnet::model::FloatMatrix;
 use isa::Isa;
 use linear::Linear;
 
-use quantize_avx2::Ternary;
+#[cfg(target_arch = "x86_64")]
 use repacked_avx512vnni::Repacking;
 
 /// Prepared rows of weights of one format on one instruction set: exact int32 products and nothing else. What is
@@ -114,19 +156,32 @@ pub struct RustSimd<T> {
 }
 
 /// AVX2, FMA and F16C kernels.
+#[cfg(target_arch = "x86_64")]
 pub type RustAvx2 = RustSimd<Avx2>;
 
 /// AVX-VNNI kernels: 256 bits, for CPUs without AVX-512.
+#[cfg(target_arch = "x86_64")]
 pub type RustAvxVnni = RustSimd<AvxVnni>;
 
 /// AVX-512 kernels with VNNI.
+#[cfg(target_arch = "x86_64")]
 pub type RustAvx512Vnni = RustSimd<Avx512Vnni>;
 
 /// The same kernels over I2_S that preparing repacks to two bits in the order of their use.
+#[cfg(target_arch = "x86_64")]
 pub type RustAvx512VnniR64 = RustSimd<Repacking<4>>;
 
 /// The same over I2_S that preparing repacks to five trits per byte.
+#[cfg(target_arch = "x86_64")]
 pub type RustAvx512VnniT5 = RustSimd<Repacking<5>>;
+
+/// NEON kernels, which every AArch64 CPU runs.
+#[cfg(target_arch = "aarch64")]
+pub type RustNeon = RustSimd<Neon>;
+
+/// The same with SDOT.
+#[cfg(target_arch = "aarch64")]
+pub type RustNeonDotprod = RustSimd<NeonDotprod>;
 
 #[allow(private_bounds, reason = "instruction sets are this module's own; the backends on them are not")]
 impl<T: Isa> RustSimd<T> {
@@ -183,35 +238,16 @@ impl<T: Isa> Backend for RustSimd<T> {
         src: &[f32],
         dst: &mut [u8],
     ) -> Result<f32, BackendError> {
-        let token = self.token()?.avx2();
+        let token = self.token()?;
         checks::length("src", src.len(), layout.n_weights())?;
         checks::length("dst", dst.len(), layout.packed_bytes())?;
-        let ternary = Ternary::of(token, rule, src).map_err(|index| non_finite(src, index))?;
-        let scale_at = layout.scale_offset() - layout.code_bytes();
-        let (bytes, tail) = dst.split_at_mut(layout.code_bytes());
-        let nonzero = match layout.format() {
-            WeightFormat::I2S => i2s_pack_avx2::pack(token, ternary, src, bytes),
-            WeightFormat::Tl1 | WeightFormat::Tl2 => {
-                tl_pack_avx2::pack((token, T::NAME), layout, ternary, src, bytes)?
-            }
-        };
-        let scale = ternary.scale(nonzero);
-        tail.fill(0);
-        tail[scale_at..scale_at + 4].copy_from_slice(&scale.to_le_bytes());
-        Ok(scale)
+        token.pack(layout, rule, src, dst)
     }
 
     fn dequantize_weights(&self, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
-        let token = self.token()?.avx2();
-        let layout = weights.layout();
-        checks::length("dst", dst.len(), layout.n_weights())?;
-        match layout.format() {
-            WeightFormat::I2S => i2s_pack_avx2::dequantize(token, weights, dst)?,
-            WeightFormat::Tl1 | WeightFormat::Tl2 => {
-                tl_pack_avx2::dequantize((token, T::NAME), weights, dst)?
-            }
-        }
-        Ok(())
+        let token = self.token()?;
+        checks::length("dst", dst.len(), weights.layout().n_weights())?;
+        token.dequantize(weights, dst)
     }
 
     fn quantize_activations(
@@ -256,7 +292,7 @@ impl<T: Isa> Backend for RustSimd<T> {
         checks::prepare(T::NAME, weights.layout(), threads, MOST_THREADS)?;
         // The scratch comes first: an absurd n_max is refused there, before a kernel allocates its own.
         let linear = Linear::new(token, &weights, n_max)?;
-        let whole = isa::check(token, &weights)?;
+        let whole = token.check(&weights)?;
         linear.with_parts(threads, whole, |rows| token.part(&weights, rows, n_max))
     }
 
@@ -284,15 +320,22 @@ mod tests {
     use super::*;
     use crate::bitnet::model::FloatType;
 
-    /// On a CPU without AVX2 nothing but the reason may come back, whatever is called.
+    /// Where an instruction set is missing, nothing but the reason may come back, whatever is called.
     #[test]
     fn without_the_token_every_call_is_unavailable() {
-        let backend = RustAvx2 { token: Err("this CPU lacks avx2".to_string()) };
+        #[cfg(target_arch = "x86_64")]
+        every_call_is_unavailable::<Avx2>();
+        #[cfg(target_arch = "aarch64")]
+        every_call_is_unavailable::<NeonDotprod>();
+    }
+
+    fn every_call_is_unavailable<T: Isa>() {
+        let backend = RustSimd::<T> { token: Err("this CPU lacks it".to_string()) };
         let unavailable = |answer: Result<(), BackendError>| {
-            let why = "this CPU lacks avx2".to_string();
-            assert_eq!(answer, Err(BackendError::Unavailable { backend: "rust-avx2".to_string(), why }));
+            let why = "this CPU lacks it".to_string();
+            assert_eq!(answer, Err(BackendError::Unavailable { backend: T::NAME.to_string(), why }));
         };
-        assert_eq!(backend.availability(), Availability::Unavailable("this CPU lacks avx2".to_string()));
+        assert_eq!(backend.availability(), Availability::Unavailable("this CPU lacks it".to_string()));
         let layout = Layout::i2s(1, 128).unwrap();
         let mut bytes = vec![0; layout.packed_bytes()];
         let src = vec![1.0; 128];

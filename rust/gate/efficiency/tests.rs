@@ -31,6 +31,7 @@ fn recording(id: &str, backend: &str, bytes: u64, ops: u64) -> Recording {
         ("int8_dot_scalar_t1_gop_per_s", 5.0),
         ("f32_fma_avx2_t1_gop_per_s", 50.0),
         ("f32_fma_avx512vnni_t1_gop_per_s", 100.0),
+        ("f32_fma_neon_t1_gop_per_s", 100.0),
         ("f16_fma_avx512vnni_t1_gop_per_s", 200.0),
         ("bf16_dot_avx512vnni_t1_gop_per_s", 40.0),
         ("bf16_dot_avx512vnni_t2_gop_per_s", 80.0),
@@ -58,8 +59,9 @@ fn the_larger_bound_binds_and_the_fastest_call_counts() {
         // Each of two threads holds its half in the second level; of the third they share the whole.
         ("matmul/i2_s/1x1/b1/t2/hot", "rust-avx2", 1800, 1600, 0.25, "l2_read_t2"),
         ("matmul/i2_s/1x1/b1/t2/hot", "rust-avx2", 3200, 1600, 1.0, "l3_read_t2"),
-        // The same arithmetic for floats with and without VNNI.
+        // The same arithmetic for floats with and without products of bytes.
         ("mixed_precision/f16/1x1/b1/t1", "rust-avxvnni", 100, 2000, 0.5, "f32_fma_avx2_t1"),
+        ("mixed_precision/f16/1x1/b1/t1", "cpp-neondotprod", 100, 2000, 0.25, "f32_fma_neon_t1"),
         // The hardware's own arithmetic of a type has a peak of its own, and not always a higher one.
         ("mixed_precision/f16/1x1/b1/t1", "rust-avx512vnni", 100, 2000, 0.25, "f32_fma_avx512vnni_t1"),
         (
