@@ -92,7 +92,7 @@ AARCH64 := aarch64-linux-gnu
 ONE_CPU = $(shell sed -n 's/^Cpus_allowed_list:[^0-9]*\([0-9]*\).*/\1/p' /proc/self/status)
 AARCH64_RUSTC ?= $(firstword $(wildcard /usr/bin/rustc) rustc)
 aarch64:
-	@command -v $(AARCH64)-g++ qemu-aarch64 taskset >/dev/null && test -e "$$($(AARCH64_RUSTC) --print target-libdir --target aarch64-unknown-linux-gnu)" || { \
+	@command -v $(AARCH64)-g++ >/dev/null && command -v qemu-aarch64 >/dev/null && command -v taskset >/dev/null && test -e "$$($(AARCH64_RUSTC) --print target-libdir --target aarch64-unknown-linux-gnu)" || { \
 	  echo "needed: dpkg --add-architecture arm64 && apt-get update && apt-get install rustc-web libstd-rust-web-dev:arm64 g++-$(AARCH64) qemu-user" >&2; exit 1; }
 	RUSTC=$(AARCH64_RUSTC) CARGO_TARGET_DIR=target/aarch64 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=$(AARCH64)-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="taskset -c $(ONE_CPU) qemu-aarch64 -cpu max" \
