@@ -48,7 +48,8 @@ fn quantize(x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
     q.iter().map(|&q| i32::from(q)).sum()
 }
 
-/// As the oracle packs: the sum inside absmean is serial by definition, and packing is not timed apart from it.
+/// With the oracle's own loops: the sum inside absmean is serial by definition, and loops of vectors for the rest are not
+/// written yet.
 pub(super) fn pack(
     name: &str,
     layout: &Layout,
@@ -65,7 +66,7 @@ pub(super) fn pack(
     Ok(scale)
 }
 
-/// Nothing is written where a code is invalid.
+/// With the oracle's own loops, too. Nothing is written where a code is invalid.
 pub(super) fn dequantize(name: &str, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
     let mut codes: Vec<i8> = checks::zeros(name, weights.layout().rows(), weights.layout().cols())?;
     formats::unpack(weights, &mut codes)?;
