@@ -1,12 +1,13 @@
 //! Float kernels with AVX-512: an output's 32 lanes are two vectors, so those of four rows stay in registers from the
-//! first column to the last. Only one row of x is worth it, which waits for memory and not for arithmetic as long as it
+//! first column to the last; memory is read two rows at a time, by turns. Only one row of x is worth it, which waits for memory and not for arithmetic as long as it
 //! has few instructions; every other loop is that of AVX2.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_loadu_si256,
-    _mm512_add_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepu16_epi32,
-    _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps,
+    __m512, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps,
+    _mm256_loadu_si256, _mm512_add_ps, _mm512_castps_pd, _mm512_castps512_ps256, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf64x4_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_loadu_epi16, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_storeu_ps,
 };
 
 use super::super::detect::Avx512Vnni;
@@ -17,8 +18,13 @@ use crate::bitnet::model::FloatType;
 
 /// Floats of a vector.
 pub(super) const WIDTH: usize = 16;
-/// How far ahead of the products memory is asked for its lines.
-const AHEAD_BYTES: usize = 2048;
+/// Rows whose lines are read in turn ...
+const AT_ONCE: usize = 2;
+/// ... and groups of 32 columns before the other rows have theirs.
+const GROUPS: usize = 8;
+/// How far ahead of the products lines are asked for, into L2 and into L1. L1 has room for few that wait for memory: asked
+/// for all at once from far ahead, they took up to 1.4 times as long (measured on Zen 4).
+const AHEAD_BYTES: [usize; 2] = [1024, 256];
 
 impl FloatKernels for Avx512Vnni {
     fn stream(self, float_type: FloatType, rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] {
@@ -119,6 +125,14 @@ pub(super) unsafe fn load_rest(rows: [*const u8; ROWS], values: usize) -> [__m51
     loaded
 }
 
+/// Asks for the lines ahead of `bytes`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn ask_for(bytes: *const u8) {
+    _mm_prefetch::<_MM_HINT_T1>(bytes.wrapping_add(AHEAD_BYTES[0]).cast());
+    _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES[1]).cast());
+}
+
 /// # Safety
 /// Each row has the bytes of `x.len()` values.
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
@@ -126,19 +140,26 @@ unsafe fn stream<const TYPE: u8>(rows: [&[u8]; ROWS], x: &[f32]) -> [f32; ROWS] 
     let group_bytes = LANES * bytes_of_value(TYPE);
     let starts = rows.map(|row| row.as_ptr());
     let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-    for (group, x) in x.as_chunks::<LANES>().0.iter().enumerate() {
-        // SAFETY: a group of x, and the same one of each row.
-        unsafe {
-            let x = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(WIDTH))];
-            for (sums, start) in sums.iter_mut().zip(starts) {
-                let bytes = start.add(group * group_bytes);
-                // A group is one line, or two.
-                _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES).cast());
-                if TYPE == F32 {
-                    _mm_prefetch::<_MM_HINT_T0>(bytes.wrapping_add(AHEAD_BYTES + 64).cast());
+    for (turn, x) in x.as_chunks::<LANES>().0.chunks(GROUPS).enumerate() {
+        for (sums, starts) in
+            sums.as_chunks_mut::<AT_ONCE>().0.iter_mut().zip(starts.as_chunks::<AT_ONCE>().0)
+        {
+            for (group, x) in x.iter().enumerate() {
+                let at = (turn * GROUPS + group) * group_bytes;
+                // SAFETY: a group of x, and the same one of each row.
+                unsafe {
+                    let x = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(WIDTH))];
+                    for (sums, start) in sums.iter_mut().zip(starts) {
+                        let bytes = start.add(at);
+                        ask_for(bytes);
+                        if TYPE == F32 {
+                            // A group is two lines.
+                            ask_for(bytes.wrapping_add(64));
+                        }
+                        sums[0] = _mm512_fmadd_ps(load::<TYPE>(bytes), x[0], sums[0]);
+                        sums[1] = _mm512_fmadd_ps(load::<TYPE>(bytes.add(group_bytes / 2)), x[1], sums[1]);
+                    }
                 }
-                sums[0] = _mm512_fmadd_ps(load::<TYPE>(bytes), x[0], sums[0]);
-                sums[1] = _mm512_fmadd_ps(load::<TYPE>(bytes.add(group_bytes / 2)), x[1], sums[1]);
             }
         }
     }

@@ -6,10 +6,11 @@
 //! One activation row (`one`): codes are cut out where they stand in their byte, 64, 16, 4 or 1 times what they are, into a
 //! sum for each place, and the sums are shifted once at the end.
 //!
-//! Up to twelve (`direct`), two to four at a time: 64 bytes are two blocks, so the activations are laid out once in the same
-//! order, 256 columns as four vectors by group. Bits are cut out with an `affine` instruction that shifts and masks at
-//! once. Four weight rows a quarter of the matrix apart are four streams from memory, each prefetched ahead. An odd
-//! block ends the row with half a vector of zeros.
+//! 64 bytes are two blocks, so the activations are laid out once in the same order, 256 columns as four vectors by group; an
+//! odd block ends the row with half a vector of zeros. Four weight rows a quarter of the matrix apart are four streams from
+//! memory, each prefetched ahead.
+//!
+//! Some activation rows: `i2s_some_avx512vnni`.
 //!
 //! More (`fill_panel`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
 //! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes.
@@ -19,7 +20,7 @@ use std::ops::Range;
 
 use super::super::detect::Avx512Vnni;
 use super::panel_avx512vnni::{self as panel, LANES, Packed, Panel, Quad, ROWS, load, load_i8};
-use super::{Product, i2s_avx2};
+use super::{Product, i2s_avx2, i2s_some_avx512vnni as some};
 use crate::bitnet::formats::Weights;
 use crate::team::Outputs;
 
@@ -28,18 +29,13 @@ use i2s_avx2::{BLOCK, Lane};
 /// The activations of two blocks, by group. Aligned: a vector across two cache lines is two loads.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Groups([[i8; 64]; 4]);
+pub(super) struct Groups(pub [[i8; 64]; 4]);
 
-/// Activation rows up to which unpacking for each product is faster than unpacking to a panel.
-const MAX_DIRECT_ROWS: usize = 12;
-/// Activation rows that meet four weight rows at a time: sixteen sums, and room for what they are made of.
-const TILE: usize = 4;
-/// Bytes of weights that stay in L1 while further activation rows meet them.
-const CHUNK_BYTES: usize = 32 << 10;
 /// How far ahead of its use a weight row is fetched, in bytes.
 const PREFETCH_BYTES: usize = 1536;
-/// Pairs of blocks whose products, up to 64 * 2 * 128 each and four to a lane, add up within int32; half of them.
-const MAX_SHIFTED_PAIRS: usize = 1 << 14;
+/// Blocks of a row, some four million columns, whose products, up to 64 * 2 * 128 each and four to a lane from every two,
+/// add up within int32; half of them.
+const MAX_SHIFTED_BLOCKS: usize = 1 << 15;
 /// Dwords of a block of one row.
 const DWORDS: usize = 8;
 /// Quads of a block: each dword holds four codes of four columns.
@@ -53,10 +49,10 @@ struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    /// `[at most 12, blocks / 2]`, rounded up
+    /// Of up to [`some::MAX_ROWS`] activation rows, `[n, blocks / 2]`, rounded up.
     groups: Vec<Groups>,
     /// Sums of those activation rows.
-    q_sums: [i32; MAX_DIRECT_ROWS],
+    q_sums: [i32; some::MAX_ROWS],
     panel: Box<Panel>,
 }
 
@@ -73,8 +69,8 @@ pub(super) fn part<'a>(
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        groups: vec![Groups([[0; 64]; 4]); n_max.min(MAX_DIRECT_ROWS) * blocks.div_ceil(2)],
-        q_sums: [0; MAX_DIRECT_ROWS],
+        groups: vec![Groups([[0; 64]; 4]); n_max.min(some::MAX_ROWS) * blocks.div_ceil(2)],
+        q_sums: [0; some::MAX_ROWS],
         panel: Panel::new(),
     })
 }
@@ -84,8 +80,19 @@ impl Product for I2s<'_> {
         // SAFETY: the token proves that this CPU has these features.
         unsafe {
             match n {
-                1 => one(self, q, out),
-                2..=MAX_DIRECT_ROWS => direct(self, q, n, out),
+                1 if self.blocks <= MAX_SHIFTED_BLOCKS => one(self, q, out),
+                2..=some::MAX_ROWS => {
+                    let I2s { codes, blocks, ref mut groups, ref mut q_sums, .. } = *self;
+                    let pairs = blocks.div_ceil(2);
+                    for ((q, groups), sum) in
+                        q.chunks(blocks * BLOCK).zip(groups.chunks_mut(pairs)).zip(&mut *q_sums)
+                    {
+                        lay_out(q, groups);
+                        *sum = panel::sum(q);
+                    }
+                    let q = some::Activations { groups, pairs, sums: &q_sums[..n] };
+                    some::multiply(codes, blocks, q, out);
+                }
                 _ => {
                     let I2s { codes, rows, blocks, ref mut panel, .. } = *self;
                     panel::multiply(&Rows { codes, rows, blocks }, q, panel, out);
@@ -111,8 +118,12 @@ fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
     for i in 0..quarter {
         // Written out: `map` could not inline what needs these features.
         let four = [row(i), row(quarter + i), row(2 * quarter + i), row(3 * quarter + i)];
-        for (stream, dot) in add_lanes(one_rows(four, q)).into_iter().enumerate() {
-            out[stream * quarter + i] = dot.wrapping_sub(q_sum);
+        let mut dots = [0; 4];
+        let four = _mm_sub_epi32(add_lanes(one_rows(four, q)), _mm_set1_epi32(q_sum));
+        // SAFETY: the array is 16 bytes; an unaligned store.
+        unsafe { _mm_storeu_si128(dots.as_mut_ptr().cast(), four) };
+        for (stream, dot) in dots.into_iter().enumerate() {
+            out[stream * quarter + i] = dot;
         }
     }
     for (i, out) in out.iter_mut().enumerate().skip(4 * quarter) {
@@ -128,30 +139,24 @@ fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
 fn one_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m512i; R] {
     let blocks = rows[0].len();
     assert!(rows.iter().all(|row| row.len() == blocks) && q.len() == blocks.div_ceil(2));
-    let mut dots = [_mm512_setzero_si512(); R];
-    for first in (0..blocks / 2).step_by(MAX_SHIFTED_PAIRS) {
-        let mut sums = [[_mm512_setzero_si512(); 4]; R];
-        for pair in first..(first + MAX_SHIFTED_PAIRS).min(blocks / 2) {
-            // SAFETY: `q` is as long as the rows have pairs of blocks; the compiler would compare every time.
-            let q = unsafe { q.get_unchecked(pair) };
-            for r in 0..R {
-                // SAFETY: two blocks of the row, likewise.
-                let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
-                prefetch(two);
-                add_in_place(&mut sums[r], load(two), q);
-            }
-        }
+    let mut sums = [[_mm512_setzero_si512(); 4]; R];
+    for pair in 0..blocks / 2 {
+        // SAFETY: `q` is as long as the rows have pairs of blocks; the compiler would compare every time.
+        let q = unsafe { q.get_unchecked(pair) };
         for r in 0..R {
-            dots[r] = _mm512_add_epi32(dots[r], shift_down(sums[r]));
+            // SAFETY: two blocks of the row, likewise.
+            let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
+            prefetch(two);
+            add_in_place(&mut sums[r], load(two), q);
         }
     }
-    if blocks % 2 == 1 {
-        for r in 0..R {
-            let mut sums = [_mm512_setzero_si512(); 4];
+    let mut dots = [_mm512_setzero_si512(); R];
+    for r in 0..R {
+        if blocks % 2 == 1 {
             let codes = _mm512_zextsi256_si512(load_block(&rows[r][blocks - 1]));
-            add_in_place(&mut sums, codes, &q[blocks / 2]);
-            dots[r] = _mm512_add_epi32(dots[r], shift_down(sums));
+            add_in_place(&mut sums[r], codes, &q[blocks / 2]);
         }
+        dots[r] = shift_down(sums[r]);
     }
     dots
 }
@@ -174,65 +179,6 @@ fn shift_down([a, b, c, d]: [__m512i; 4]) -> __m512i {
     _mm512_add_epi32(ab, _mm512_add_epi32(_mm512_srai_epi32::<2>(c), d))
 }
 
-/// The results of two to [`MAX_DIRECT_ROWS`] activation rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn direct(weights: &mut I2s<'_>, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
-    let I2s { codes, rows, blocks, ref mut groups, ref mut q_sums, .. } = *weights;
-    let pairs = blocks.div_ceil(2);
-    let laid_out = groups.chunks_mut(pairs).zip(&mut *q_sums);
-    for (q, (groups, q_sum)) in q.chunks_exact(blocks * BLOCK).zip(laid_out) {
-        *q_sum = panel::sum(q);
-        lay_out(q, groups);
-    }
-    // As few tiles as fit, all of about the same size, so that none is of one row; with one tile, weights need not stay
-    // anywhere.
-    let step = n.div_ceil(n.div_ceil(TILE));
-    let chunk = if n > step { (CHUNK_BYTES / (blocks * 32)).max(4).next_multiple_of(4) } else { rows };
-    for row in (0..rows).step_by(chunk) {
-        let codes = &codes[row * blocks..][..chunk.min(rows - row) * blocks];
-        for first in (0..n).step_by(step) {
-            let q = (&groups[first * pairs..], &q_sums[first..]);
-            match step.min(n - first) {
-                2 => direct_columns::<2>((codes, blocks), q, (out, first, row)),
-                3 => direct_columns::<3>((codes, blocks), q, (out, first, row)),
-                _ => direct_columns::<TILE>((codes, blocks), q, (out, first, row)),
-            }
-        }
-    }
-}
-
-/// Results `first`.. of `C` activation rows for the weight rows from `row` on that `codes` holds.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn direct_columns<const C: usize>(
-    (codes, blocks): (&[Lane], usize),
-    (groups, q_sums): (&[Groups], &[i32]),
-    (out, first, row): (&mut Outputs<'_, i32>, usize, usize),
-) {
-    let (rows, pairs) = (codes.len() / blocks, blocks.div_ceil(2));
-    let mut q = [&groups[..0]; C];
-    for (q, groups) in q.iter_mut().zip(groups.chunks(pairs)) {
-        *q = groups;
-    }
-    let quarter = rows / 4;
-    for i in 0..quarter {
-        let four = [0, 1, 2, 3].map(|stream| &codes[(stream * quarter + i) * blocks..][..blocks]);
-        let dots = direct_rows(four, q);
-        for c in 0..C {
-            let out = &mut out.of(first + c)[row..];
-            for (stream, dot) in add_lanes([0, 1, 2, 3].map(|r| dots[r][c])).into_iter().enumerate() {
-                out[stream * quarter + i] = dot.wrapping_sub(q_sums[c]);
-            }
-        }
-    }
-    for i in 4 * quarter..rows {
-        let [dots] = direct_rows([&codes[i * blocks..][..blocks]], q);
-        for (c, dots) in dots.into_iter().enumerate() {
-            out.of(first + c)[row + i] = _mm512_reduce_add_epi32(dots).wrapping_sub(q_sums[c]);
-        }
-    }
-}
-
 /// Two blocks of activations by group; a block without a neighbour is followed by zeros, as it was before.
 #[target_feature(enable = "avx512f")]
 fn lay_out(q: &[i8], groups: &mut [Groups]) {
@@ -241,55 +187,6 @@ fn lay_out(q: &[i8], groups: &mut [Groups]) {
         for (half, block) in pair.iter().enumerate() {
             for (group, q) in groups.0.iter_mut().zip(block.as_chunks::<32>().0) {
                 group[32 * half..][..32].copy_from_slice(q);
-            }
-        }
-    }
-}
-
-/// For each of `R` weight rows and `C` activation rows, sixteen int32 that add up to their product.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn direct_rows<const R: usize, const C: usize>(rows: [&[Lane]; R], q: [&[Groups]; C]) -> [[__m512i; C]; R] {
-    let blocks = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == blocks));
-    assert!(q.iter().all(|q| q.len() == blocks.div_ceil(2)));
-    let mut sums = [[_mm512_setzero_si512(); C]; R];
-    for pair in 0..blocks / 2 {
-        let mut codes = [_mm512_setzero_si512(); R];
-        for r in 0..R {
-            // SAFETY: two blocks of the row; the compiler does not see it and would compare every time.
-            let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
-            prefetch(two);
-            codes[r] = load(two);
-        }
-        // SAFETY: `q` is as long as the rows have pairs of blocks, the odd one counted.
-        add_products(&mut sums, codes, q.map(|q| unsafe { q.get_unchecked(pair) }));
-    }
-    if blocks % 2 == 1 {
-        let codes = rows.map(|row| _mm512_zextsi256_si512(load_block(&row[blocks - 1])));
-        add_products(&mut sums, codes, q.map(|q| &q[blocks / 2]));
-    }
-    sums
-}
-
-/// Adds the products of 256 columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-fn add_products<const R: usize, const C: usize>(
-    sums: &mut [[__m512i; C]; R],
-    codes: [__m512i; R],
-    q: [&Groups; C],
-) {
-    for g in 0..4 {
-        // Written out, as above.
-        let mut u = [_mm512_setzero_si512(); R];
-        for r in 0..R {
-            u[r] = unpack(codes[r])[g];
-        }
-        for c in 0..C {
-            let q = load_i8(&q[c].0[g]);
-            for r in 0..R {
-                sums[r][c] = _mm512_dpbusd_epi32(sums[r][c], u[r], q);
             }
         }
     }
@@ -315,16 +212,12 @@ const fn bits_to_bottom(shift: u32) -> i64 {
 /// The totals of four vectors of sixteen int32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn add_lanes([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+pub(super) fn add_lanes([a, b, c, d]: [__m512i; 4]) -> __m128i {
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
     let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
     let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
-    let quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
-    let mut lanes = [0; 4];
-    // SAFETY: the array is 16 bytes; an unaligned store.
-    unsafe { _mm_storeu_si128(lanes.as_mut_ptr().cast(), quarter) };
-    lanes
+    _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
 }
 
 /// Rows that a panel is filled from.
@@ -426,7 +319,7 @@ fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_block(codes: &Lane) -> __m256i {
+pub(super) fn load_block(codes: &Lane) -> __m256i {
     // SAFETY: the array is 32 bytes; an unaligned load.
     unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) }
 }
@@ -447,7 +340,7 @@ fn prefetch(at: &[u8; 64]) {
 /// Asks for a cache line, into the cache that the hint says.
 #[inline]
 #[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn prefetch_line<const HINT: i32>(at: *const Lane) {
+pub(super) fn prefetch_line<const HINT: i32>(at: *const Lane) {
     // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
     unsafe { _mm_prefetch::<HINT>(at.cast()) }
 }

@@ -1,0 +1,172 @@
+//! I2_S on AVX-512 VNNI for some activation rows, two to [`MAX_ROWS`], in place.
+//!
+//! Four weight rows meet up to six activation rows: 24 sums stay in registers, and each vector of codes is loaded and cut
+//! out for six products. Codes are cut out where they stand in their byte, and so are 64, 16, 4 or 1 times what they are:
+//! four passes along the rows, from the largest to the smallest, and between two of them the sums are divided by four.
+//!
+//! ```text
+//! for each strip of columns:                      activations of a tile stay in L1
+//!   for each chunk of weight rows:                so does it, while all activation rows meet it
+//!     for each tile of up to six activation rows:
+//!       for each four weight rows:
+//!         for each mask in c0, 30, 0c, 03:        sum /= 4, exactly
+//!           for each two blocks, 64 bytes:        u[r] = bytes[r] & mask
+//!                                                 sum[c][r] += u[r] . q[c]
+//! ```
+//!
+//! Cutting out to the bottom of the byte takes a shift beside the AND. GFNI does both at once, but on Zen 4 in the ports
+//! that multiply: a sixth of the time at four activation rows.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::i2s_avx512vnni::{Groups, add_lanes, load_block, prefetch_line};
+use super::panel_avx512vnni::{load, load_i8};
+use super::{i2s_avx2::Lane, shares};
+use crate::team::Outputs;
+
+/// Activation rows up to which this is faster than panels (measured).
+pub(super) const MAX_ROWS: usize = 32;
+/// Weight rows of a tile ...
+const ROWS: usize = 4;
+/// ... and activation rows: 24 sums, four vectors of codes, the mask and the activations are 30 of 32 registers.
+const TILE: usize = 6;
+/// Pairs of blocks of all activation rows of a tile, 256 bytes each, that are most of L1. A lane takes up to 64 * 2 * 128
+/// four times from each: far from what int32 holds.
+const TILE_PAIRS: usize = 96;
+/// Bytes of weights that stay in L1 while further activation rows meet them.
+const CHUNK_BYTES: usize = 8 << 10;
+
+/// Activation rows as [`super::i2s_avx512vnni::lay_out`] puts them, `[n, pairs]`, and their sums.
+#[derive(Clone, Copy)]
+pub(super) struct Activations<'a> {
+    pub groups: &'a [Groups],
+    pub pairs: usize,
+    pub sums: &'a [i32],
+}
+
+/// All results of codes `[rows, blocks]` and some activation rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn multiply(codes: &[Lane], blocks: usize, q: Activations<'_>, out: &mut Outputs<'_, i32>) {
+    let (rows, n) = (codes.len() / blocks, q.sums.len());
+    // One tile needs no weights again; more of them are of about the same size.
+    let largest = n.div_ceil(n.div_ceil(TILE));
+    for strip in shares(q.pairs, TILE_PAIRS / largest) {
+        let chunk =
+            if n == largest { rows } else { (CHUNK_BYTES / (64 * strip.len())).next_multiple_of(ROWS) };
+        for first in (0..rows).step_by(chunk) {
+            let weights = Tile { codes, blocks, strip: strip.clone(), rows: first..rows.min(first + chunk) };
+            for columns in shares(n, TILE) {
+                match columns.len() {
+                    2 => tile::<2>(&weights, q, columns.start, out),
+                    3 => tile::<3>(&weights, q, columns.start, out),
+                    4 => tile::<4>(&weights, q, columns.start, out),
+                    5 => tile::<5>(&weights, q, columns.start, out),
+                    _ => tile::<TILE>(&weights, q, columns.start, out),
+                }
+            }
+        }
+    }
+}
+
+/// Some weight rows, and some of their pairs of blocks.
+struct Tile<'a> {
+    codes: &'a [Lane],
+    blocks: usize,
+    strip: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// Adds the products of a strip with `C` activation rows from `column` on to their results; the first strip sets them.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn tile<const C: usize>(weights: &Tile<'_>, q: Activations<'_>, column: usize, out: &mut Outputs<'_, i32>) {
+    let Tile { codes, blocks, ref strip, ref rows } = *weights;
+    let span = 2 * strip.start..blocks.min(2 * strip.end);
+    let mut columns = [&q.groups[..0]; C];
+    for (columns, groups) in columns.iter_mut().zip(q.groups.chunks(q.pairs).skip(column)) {
+        *columns = &groups[strip.clone()];
+    }
+    for row in rows.clone().step_by(ROWS) {
+        // Rows beyond the last repeat it, and what comes of them is dropped.
+        let last = rows.end - 1;
+        let bytes = |row: usize| &codes[row.min(last) * blocks..][span.clone()];
+        // Written out: `map` could not inline what needs these features.
+        let four = [bytes(row), bytes(row + 1), bytes(row + 2), bytes(row + 3)];
+        let dots = products(four, columns, ROWS * blocks);
+        let kept = ROWS.min(rows.end - row);
+        for (c, dots) in dots.into_iter().enumerate() {
+            let out = &mut out.of(column + c)[row..row + kept];
+            let mask = ((1_u32 << kept) - 1) as __mmask8;
+            // SAFETY: the mask ends with the slice.
+            unsafe {
+                let before = if strip.start == 0 {
+                    _mm_set1_epi32(q.sums[column + c].wrapping_neg())
+                } else {
+                    _mm_maskz_loadu_epi32(mask, out.as_ptr())
+                };
+                _mm_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm_add_epi32(before, add_lanes(dots)));
+            }
+        }
+    }
+}
+
+/// Of four weight rows and each of `C` activation rows, sixteen int32 that add up to their product. Asks for the lines that
+/// are `ahead` blocks further on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn products<const C: usize>(rows: [&[Lane]; ROWS], q: [&[Groups]; C], ahead: usize) -> [[__m512i; ROWS]; C] {
+    let blocks = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == blocks) && q.iter().all(|q| q.len() == blocks.div_ceil(2)));
+    let mut sums = [[_mm512_setzero_si512(); ROWS]; C];
+    let mut mask = _mm512_set1_epi8(0xc0_u8.cast_signed());
+    for group in 0..ROWS {
+        // Each of the four passes asks for what comes after one of the four rows.
+        let next = rows[group];
+        if group > 0 {
+            mask = _mm512_srli_epi16::<2>(mask);
+            for sum in sums.as_flattened_mut() {
+                *sum = _mm512_srai_epi32::<2>(*sum);
+            }
+        }
+        for pair in 0..blocks / 2 {
+            prefetch_line::<_MM_HINT_T0>(next.as_ptr().wrapping_add(ahead + 2 * pair));
+            let mut u = [_mm512_setzero_si512(); ROWS];
+            for r in 0..ROWS {
+                // SAFETY: two blocks of the row; the compiler does not see it and would compare every time.
+                u[r] = _mm512_and_si512(mask, load(unsafe { &*rows[r].as_ptr().add(2 * pair).cast() }));
+            }
+            // SAFETY: as long as the rows have pairs of blocks, the odd one counted.
+            unsafe { add(&mut sums, u, (q, pair, group)) };
+        }
+        if blocks % 2 == 1 {
+            let mut u = [_mm512_setzero_si512(); ROWS];
+            for r in 0..ROWS {
+                u[r] = _mm512_and_si512(mask, _mm512_zextsi256_si512(load_block(&rows[r][blocks - 1])));
+            }
+            // SAFETY: likewise.
+            unsafe { add(&mut sums, u, (q, blocks / 2, group)) };
+        }
+    }
+    sums
+}
+
+/// Adds the products of one group of a pair of blocks.
+///
+/// # Safety
+/// Every row of activations has that pair.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn add<const C: usize>(
+    sums: &mut [[__m512i; ROWS]; C],
+    u: [__m512i; ROWS],
+    (q, pair, group): ([&[Groups]; C], usize, usize),
+) {
+    for c in 0..C {
+        // SAFETY: the caller vouches for it; the compiler would compare every time.
+        let q = load_i8(&unsafe { q[c].get_unchecked(pair) }.0[group]);
+        for r in 0..ROWS {
+            sums[c][r] = _mm512_dpbusd_epi32(sums[c][r], u[r], q);
+        }
+    }
+}
