@@ -21,8 +21,8 @@ fn check(token: Avx2, i2s_rows: usize, weights: &Weights<'_>) -> Result<usize, F
             i2s_avx2::codes(token, weights)?;
             i2s_rows
         }
-        WeightFormat::Tl1 => tl1_avx2::check(weights)?.bm,
-        WeightFormat::Tl2 => tl2_avx2::check(weights)?.bm,
+        WeightFormat::Tl1 => tl1_avx2::check(token, weights)?.bm,
+        WeightFormat::Tl2 => tl2_avx2::check(token, weights)?.bm,
     })
 }
 

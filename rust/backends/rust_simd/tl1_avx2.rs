@@ -33,9 +33,16 @@ type Tables = [[Table; 2]; 2];
 const UNIT_STEPS: usize = 4;
 
 /// Checks the codes. Gives the tile.
-pub(super) fn check(weights: &Weights<'_>) -> Result<Tile, FormatError> {
+pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<Tile, FormatError> {
     let layout = weights.layout();
-    tl_avx2::check_nibbles(WeightFormat::Tl1, &weights.bytes()[..layout.code_bytes()], 0, 8, "pair index")?;
+    tl_avx2::check_nibbles(
+        token,
+        WeightFormat::Tl1,
+        &weights.bytes()[..layout.code_bytes()],
+        0,
+        8,
+        "pair index",
+    )?;
     Ok(tl_avx2::tile_of(layout))
 }
 

@@ -69,11 +69,11 @@ impl<'a> Sections<'a> {
 }
 
 /// Checks the codes. Gives the tile.
-pub(super) fn check(weights: &Weights<'_>) -> Result<Tile, FormatError> {
+pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<Tile, FormatError> {
     let layout = weights.layout();
     let Sections { magnitudes, indices, .. } = Sections::of(weights, 0..layout.rows());
     let check = |bytes: &[u8], offset, largest, what: &str| {
-        tl_avx2::check_nibbles(WeightFormat::Tl2, bytes, offset, largest, what)
+        tl_avx2::check_nibbles(token, WeightFormat::Tl2, bytes, offset, largest, what)
     };
     check(magnitudes, 0, 13, "triple magnitude")?;
     check(indices, layout.code_bytes() - indices.len(), 8, "pair index")?;

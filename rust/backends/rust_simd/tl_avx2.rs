@@ -16,7 +16,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::detect::{Avx512Vnni, AvxVnni};
+use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
 use super::panel_avx2::Multiplicand;
 use super::panel_avx512vnni;
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
@@ -82,6 +82,7 @@ pub(super) fn tile_of(layout: &Layout) -> Tile {
 
 /// That no nibble of `bytes`, which begin at `offset` of the tensor, is above `largest`.
 pub(super) fn check_nibbles(
+    _token: Avx2,
     format: WeightFormat,
     bytes: &[u8],
     offset: usize,
@@ -90,8 +91,8 @@ pub(super) fn check_nibbles(
 ) -> Result<(), FormatError> {
     let above = |byte: u8| [byte >> 4, byte & 15].into_iter().find(|&nibble| nibble > largest);
     for (chunk, bytes) in bytes.chunks(CHECK_BYTES).enumerate() {
-        // The fold has no early exit, so it becomes vector code; the search runs on damaged bytes only.
-        if bytes.iter().fold(false, |bad, &byte| bad | (byte >> 4 > largest) | (byte & 15 > largest)) {
+        // SAFETY: the token proves that this CPU runs AVX2. The search runs on damaged bytes only.
+        if unsafe { any_above(bytes, largest) } {
             for (i, &byte) in bytes.iter().enumerate() {
                 if let Some(nibble) = above(byte) {
                     let offset = offset + chunk * CHECK_BYTES + i;
@@ -108,6 +109,12 @@ pub(super) fn check_nibbles(
 }
 
 const CHECK_BYTES: usize = 4096;
+
+/// Whether some nibble is above `largest`. The fold has no early exit, so it becomes vector code.
+#[target_feature(enable = "avx2")]
+fn any_above(bytes: &[u8], largest: u8) -> bool {
+    bytes.iter().fold(false, |bad, &byte| bad | (byte >> 4 > largest) | (byte & 15 > largest))
+}
 
 /// 32 bytes from anywhere.
 #[target_feature(enable = "avx2")]

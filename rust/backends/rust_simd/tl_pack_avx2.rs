@@ -70,7 +70,7 @@ pub(super) fn dequantize(
 ) -> Result<(), BackendError> {
     let (layout, bytes) = (weights.layout(), weights.bytes());
     let tile = tl_avx2::tile_of(layout);
-    check_codes(layout, bytes)?;
+    check_codes(token, layout, bytes)?;
     let mut band = Band::new(backend, layout)?;
     for (index, rows) in dst.chunks_exact_mut(ROWS * layout.cols()).enumerate() {
         let at = Place { layout, tile, first_row: index * ROWS };
@@ -90,14 +90,14 @@ pub(super) fn dequantize(
 }
 
 /// That every index and magnitude is one that a packer produces; the first other one is named.
-fn check_codes(layout: &Layout, bytes: &[u8]) -> Result<(), FormatError> {
+fn check_codes(token: Avx2, layout: &Layout, bytes: &[u8]) -> Result<(), FormatError> {
     let format = layout.format();
     if format == WeightFormat::Tl1 {
-        return check_nibbles(format, &bytes[..layout.code_bytes()], 0, 8, "pair index");
+        return check_nibbles(token, format, &bytes[..layout.code_bytes()], 0, 8, "pair index");
     }
     let sections = Sections::of(layout);
-    check_nibbles(format, &bytes[..sections.signs], 0, 13, "triple magnitude")?;
-    check_nibbles(format, &bytes[sections.pairs..layout.code_bytes()], sections.pairs, 8, "pair index")
+    check_nibbles(token, format, &bytes[..sections.signs], 0, 13, "triple magnitude")?;
+    check_nibbles(token, format, &bytes[sections.pairs..layout.code_bytes()], sections.pairs, 8, "pair index")
 }
 
 /// Where the sections of TL2 begin behind the magnitudes.
@@ -195,9 +195,13 @@ impl Band {
             let cell = at.tl1_cell(block);
             for first in (0..bk).step_by(QUADS_COLS) {
                 let mut columns = [_mm256_setzero_si256(); 4];
-                for (quad, column) in (first / 4..bk / 4).zip(&mut columns) {
-                    let half = |half| load_half(&bytes[cell.half_column(quad, half)..]);
-                    *column = _mm256_set_m128i(half(1), half(0));
+                // Always four, so that they stay in registers: two halves in memory are slow to read as one.
+                for (i, column) in columns.iter_mut().enumerate() {
+                    let quad = first / 4 + i;
+                    if quad < bk / 4 {
+                        let half = |half| load_half(&bytes[cell.half_column(quad, half)..]);
+                        *column = _mm256_set_m128i(half(1), half(0));
+                    }
                 }
                 self.store_quads(block * bk + first, columns);
             }
