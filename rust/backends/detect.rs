@@ -80,6 +80,11 @@ impl Avx512Vnni {
     pub fn avx2(self) -> Avx2 {
         self.0
     }
+
+    /// Whether this CPU runs 512 bits as twice 256: Zen 4. SSE4a is AMD's alone, and what came after has AVX-VNNI.
+    pub fn in_halves(self) -> bool {
+        require!("sse4a").is_ok() && AvxVnni::detect().is_err()
+    }
 }
 
 impl Avx512Bf16 {

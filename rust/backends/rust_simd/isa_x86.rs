@@ -179,7 +179,7 @@ impl Isa for Avx512Vnni {
         if weights.layout().format() == WeightFormat::I2S {
             return Ok(i2s_avx512vnni::part(self, weights, rows, n_max));
         }
-        Ok(tiled((self.avx2(), Multiplier::Avx512Vnni(self)), weights, rows, n_max))
+        Ok(tiled((self.avx2(), Multiplier::avx512(self)), weights, rows, n_max))
     }
 }
 

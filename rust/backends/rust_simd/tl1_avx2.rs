@@ -160,7 +160,9 @@ impl Tl1<'_> {
                 let tables = tables[piece.first * N..].as_chunks().0;
                 match self.multiplier {
                     // SAFETY: the token proves that this CPU has AVX-512 BW.
-                    Multiplier::Avx512Vnni(_) => unsafe { tl_avx512::add_steps(codes, tables, &mut sums) },
+                    Multiplier::Avx512Vnni { wide_lookups: true, .. } => unsafe {
+                        tl_avx512::add_steps(codes, tables, &mut sums)
+                    },
                     _ => add_steps(codes, tables, &mut sums),
                 }
                 self.add_sums(tile, row_block, &sums, (&mut *out, first));
@@ -304,14 +306,20 @@ mod tests {
     use crate::rng::Rng;
 
     fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(&weights)?;
+        super::check(token(), &weights)?;
         Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
     }
 
     /// The same on the widest instructions that this CPU has.
     fn prepare_wide<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(&weights)?;
-        Ok(part((token(), Multiplier::widest()), &weights, 0..weights.layout().rows(), n_max))
+        super::check(token(), &weights)?;
+        Ok(part((token(), Multiplier::widest(true)), &weights, 0..weights.layout().rows(), n_max))
+    }
+
+    /// The same with look-ups of 32 rows.
+    fn prepare_halves<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
+        super::check(token(), &weights)?;
+        Ok(part((token(), Multiplier::widest(false)), &weights, 0..weights.layout().rows(), n_max))
     }
 
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize, by: usize) -> Layout {
@@ -349,6 +357,7 @@ mod tests {
             let batches = batches(&layout, &sizes, &mut rng);
             check(prepare, &layout, &codes, &batches, i);
             check(prepare_wide, &layout, &codes, &batches, i);
+            check(prepare_halves, &layout, &codes, &batches, i);
         }
     }
 
@@ -358,6 +367,7 @@ mod tests {
         {
             check_extremes(prepare, &layout(rows, cols, bm, bk, by));
             check_extremes(prepare_wide, &layout(rows, cols, bm, bk, by));
+            check_extremes(prepare_halves, &layout(rows, cols, bm, bk, by));
         }
     }
 

@@ -100,7 +100,7 @@ pub(super) fn part<'a>(
         multiplier,
         panels: [triples.groups(TRIPLE_UNITS), pairs.groups(PAIR_UNITS)],
         triple_tables: match multiplier {
-            Multiplier::Avx512Vnni(_) if row_blocks.is_multiple_of(2) => {
+            Multiplier::Avx512Vnni { wide_lookups: true, .. } if row_blocks.is_multiple_of(2) => {
                 TripleTables::Wide(vec![[SignedTable::ZERO; 8]; n_tables])
             }
             _ => TripleTables::Narrow(vec![[Table::ZERO; 8]; n_tables]),
@@ -512,14 +512,20 @@ mod tests {
     use crate::rng::Rng;
 
     fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(&weights)?;
+        super::check(token(), &weights)?;
         Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
     }
 
     /// The same on the widest instructions that this CPU has.
     fn prepare_wide<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(&weights)?;
-        Ok(part((token(), Multiplier::widest()), &weights, 0..weights.layout().rows(), n_max))
+        super::check(token(), &weights)?;
+        Ok(part((token(), Multiplier::widest(true)), &weights, 0..weights.layout().rows(), n_max))
+    }
+
+    /// The same with look-ups of 32 rows.
+    fn prepare_halves<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
+        super::check(token(), &weights)?;
+        Ok(part((token(), Multiplier::widest(false)), &weights, 0..weights.layout().rows(), n_max))
     }
 
     fn layout(rows: usize, cols: usize, bm: usize, bk: usize) -> Layout {
@@ -556,6 +562,7 @@ mod tests {
             let batches = batches(&layout, &sizes, &mut rng);
             check(prepare, &layout, &codes, &batches, i);
             check(prepare_wide, &layout, &codes, &batches, i);
+            check(prepare_halves, &layout, &codes, &batches, i);
         }
     }
 
@@ -566,6 +573,7 @@ mod tests {
         {
             check_extremes(prepare, &layout(rows, cols, bm, bk));
             check_extremes(prepare_wide, &layout(2 * rows, cols, 2 * bm, bk));
+            check_extremes(prepare_halves, &layout(2 * rows, cols, 2 * bm, bk));
         }
     }
 
@@ -620,6 +628,7 @@ mod tests {
             let layout = layout(rows, cols, bm, bk);
             let codes = random_codes(&layout, &mut rng);
             check(prepare_wide, &layout, &codes, &batches(&layout, &[1, 2, 3, 4, 5, 8, 9], &mut rng), 1);
+            check(prepare_halves, &layout, &codes, &batches(&layout, &[1, 2, 3, 4, 5, 8, 9], &mut rng), 1);
         }
     }
 

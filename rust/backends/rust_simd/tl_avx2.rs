@@ -308,7 +308,7 @@ impl Decoded {
     pub fn of(multiplier: Multiplier, layout: &Layout, n_max: usize) -> Self {
         let panel = || Box::new(Panel([[[0; 32]; 4]; 64]));
         match multiplier {
-            Multiplier::Avx512Vnni(_) => Self::Wide(panel_avx512vnni::Panel::new()),
+            Multiplier::Avx512Vnni { .. } => Self::Wide(panel_avx512vnni::Panel::new()),
             Multiplier::AvxVnni(token) => Self::Quads(panel(), token),
             Multiplier::Avx2 => {
                 let rows = if n_max > multiplier.max_lookup_rows(layout.format()) { n_max } else { 0 };
@@ -372,25 +372,32 @@ pub(super) enum Multiplier {
     Avx2,
     /// The same look-ups, `vpdpbusd` on 256 bits.
     AvxVnni(AvxVnni),
-    /// 64 rows looked up at a time (`tl_avx512`), and multiplied (`tl_panel_avx512`) by `vpdpbusd` on 512 bits.
-    Avx512Vnni(Avx512Vnni),
+    /// `vpdpbusd` on 512 bits (`tl_panel_avx512`), and 64 rows looked up at a time (`tl_avx512`), or 32.
+    Avx512Vnni { _token: Avx512Vnni, wide_lookups: bool },
 }
 
 impl Multiplier {
     /// Activation rows up to which looking up is faster than decoding (measured).
     pub fn max_lookup_rows(self, format: WeightFormat) -> usize {
         match self {
-            Self::Avx512Vnni(_) | Self::Avx2 if format == WeightFormat::Tl1 => 2,
-            Self::Avx512Vnni(_) | Self::Avx2 => 4,
+            Self::Avx512Vnni { .. } | Self::Avx2 if format == WeightFormat::Tl1 => 2,
+            Self::Avx512Vnni { .. } | Self::Avx2 => 4,
             Self::AvxVnni(_) => 8,
         }
     }
 
-    /// The fastest of them that runs here.
+    /// AVX-512 as it is fastest on this CPU: a look-up of twice the width is more work, and where it takes twice as long
+    /// it is lost.
+    pub fn avx512(token: Avx512Vnni) -> Self {
+        Self::Avx512Vnni { _token: token, wide_lookups: !token.in_halves() }
+    }
+
+    /// With AVX-512, which has both; else the widest that runs here.
     #[cfg(test)]
-    pub fn widest() -> Self {
+    pub fn widest(wide_lookups: bool) -> Self {
         let narrower = || AvxVnni::detect().map_or(Self::Avx2, Self::AvxVnni);
-        Avx512Vnni::detect().map_or_else(|_| narrower(), Self::Avx512Vnni)
+        Avx512Vnni::detect()
+            .map_or_else(|_| narrower(), |token| Self::Avx512Vnni { _token: token, wide_lookups })
     }
 }
 
