@@ -49,7 +49,9 @@ struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    /// Of up to [`some::MAX_ROWS`] activation rows, `[n, blocks / 2]`, rounded up.
+    /// Of more activation rows than these, weights are unpacked to panels.
+    most_rows: usize,
+    /// Of up to so many activation rows, `[n, blocks / 2]`, rounded up.
     groups: Vec<Groups>,
     /// Sums of those activation rows.
     q_sums: [i32; some::MAX_ROWS],
@@ -64,12 +66,14 @@ pub(super) fn part<'a>(
     n_max: usize,
 ) -> Box<dyn Product + 'a> {
     let blocks = weights.layout().cols() / BLOCK;
+    let most_rows = some::most_rows(token);
     Box::new(I2s {
         _token: token,
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        groups: vec![Groups([[0; 64]; 4]); n_max.min(some::MAX_ROWS) * blocks.div_ceil(2)],
+        most_rows,
+        groups: vec![Groups([[0; 64]; 4]); n_max.min(most_rows) * blocks.div_ceil(2)],
         q_sums: [0; some::MAX_ROWS],
         panel: Panel::new(),
     })
@@ -81,7 +85,7 @@ impl Product for I2s<'_> {
         unsafe {
             match n {
                 1 if self.blocks <= MAX_SHIFTED_BLOCKS => one(self, q, out),
-                2..=some::MAX_ROWS => {
+                2.. if n <= self.most_rows => {
                     let I2s { codes, blocks, ref mut groups, ref mut q_sums, .. } = *self;
                     let pairs = blocks.div_ceil(2);
                     for ((q, groups), sum) in

@@ -20,13 +20,21 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::super::detect::Avx512Vnni;
 use super::i2s_avx512vnni::{Groups, add_lanes, load_block, prefetch_line};
 use super::panel_avx512vnni::{load, load_i8};
 use super::{i2s_avx2::Lane, shares};
 use crate::team::Outputs;
 
-/// Activation rows up to which this is faster than panels (measured).
+/// Activation rows that this is for at most.
 pub(super) const MAX_ROWS: usize = 32;
+
+/// Activation rows up to which this is faster than panels (measured): on Zen 4 all, on Sapphire Rapids fewer, whose
+/// panels take no AND from the ports that multiply.
+pub(super) fn most_rows(token: Avx512Vnni) -> usize {
+    if token.in_halves() { MAX_ROWS } else { 12 }
+}
+
 /// Weight rows of a tile ...
 const ROWS: usize = 4;
 /// ... and activation rows: 24 sums, four vectors of codes, the mask and the activations are 30 of 32 registers.
