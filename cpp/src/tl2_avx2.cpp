@@ -19,7 +19,7 @@ constexpr size_t kSignBytes = 32;
 constexpr size_t kPairBlockBytes = 256;
 constexpr size_t kFlushUnits = 10;  // 10 * 24 columns * 128 = 30720 fits int16
 constexpr size_t kStretchUnits = 4; // 48 pairs of columns
-constexpr size_t kAhead = 1024;     // bytes prefetched ahead
+constexpr size_t kAhead = 2048;     // bytes prefetched ahead
 
 // The signs of 8 groups: two byte vectors in the row order of the magnitudes. Bits 7, 5, 3, 1 of a byte are
 // the signs of 4 groups; the bits between are set, so that no byte is 0 when the wanted sign is shifted to
@@ -167,6 +167,7 @@ class Tl2 {
                 Digits d;
                 for (size_t b = 4 * run; b < 4 * run + 4; b++) {
                     const uint8_t *t = tables + 64 * b;
+                    _mm_prefetch((const char *)bytes + kAhead + 32 * b, _MM_HINT_T0);
                     const __m256i v = load(bytes + 32 * b);
                     d.add(broadcast16(t), broadcast16(t + 16), nibble_high(v));
                     d.add(broadcast16(t + 32), broadcast16(t + 48), nibble_low(v));
