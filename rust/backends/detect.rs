@@ -81,7 +81,8 @@ impl Avx512Vnni {
         self.0
     }
 
-    /// Whether this CPU runs 512 bits as twice 256: Zen 4. SSE4a is AMD's alone, and what came after has AVX-VNNI.
+    /// Whether this is Zen 4, which runs 512 bits as twice 256. SSE4a is AMD's alone, and what came after has AVX-VNNI; that
+    /// some of those run halves too is not told here. It decides what is fast, never what is right.
     pub fn in_halves(self) -> bool {
         require!("sse4a").is_ok() && AvxVnni::detect().is_err()
     }

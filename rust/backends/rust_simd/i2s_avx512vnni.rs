@@ -7,8 +7,8 @@
 //! sum for each place, and the sums are shifted once at the end.
 //!
 //! 64 bytes are two blocks, so the activations are laid out once in the same order, 256 columns as four vectors by group; an
-//! odd block ends the row with half a vector of zeros. Four weight rows a quarter of the matrix apart are four streams from
-//! memory, each prefetched ahead.
+//! odd block ends the row with half a vector of zeros. One activation row meets four weight rows a quarter of the part
+//! apart: four streams from memory, each prefetched ahead.
 //!
 //! Some activation rows: `i2s_some_avx512vnni`.
 //!

@@ -29,8 +29,8 @@ use crate::team::Outputs;
 /// Activation rows that this is for at most.
 pub(super) const MAX_ROWS: usize = 32;
 
-/// Activation rows up to which this is faster than panels: on Zen 4 all of these (measured). Elsewhere as many as it was
-/// when codes were cut out by GFNI (measured on Sapphire Rapids), where that is as much work for the ports that multiply.
+/// Activation rows up to which this is faster than panels: on Zen 4 all of these (measured). Elsewhere this kernel was not
+/// measured: twelve was the bound of the one before it, which cut codes out by GFNI, on Sapphire Rapids.
 pub(super) fn most_rows(token: Avx512Vnni) -> usize {
     if token.in_halves() { MAX_ROWS } else { 12 }
 }

@@ -45,7 +45,8 @@ fn quantize(x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
     for (q, x) in q.iter_mut().zip(x) {
         *q = (x * scale).round_ties_even() as i8;
     }
-    q.iter().map(|&q| i32::from(q)).sum()
+    // Modulo 2^32, as the oracle does it.
+    q.iter().fold(0_i32, |sum, &q| sum.wrapping_add(i32::from(q)))
 }
 
 /// With the oracle's own loops: the sum inside absmean is serial by definition, and loops of vectors for the rest are not
