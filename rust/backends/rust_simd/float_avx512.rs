@@ -1,6 +1,6 @@
 //! Float kernels with AVX-512: an output's 32 lanes are two vectors, so those of four rows stay in registers from the
-//! first column to the last; memory is read two rows at a time, by turns. Only one row of x is worth it, which waits for memory and not for arithmetic as long as it
-//! has few instructions; every other loop is that of AVX2.
+//! first column to the last; memory is read two rows at a time, by turns. Only one row of x is worth it, which waits for
+//! memory and not for arithmetic as long as it has few instructions; every other loop is that of AVX2.
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps,

@@ -7,7 +7,7 @@
 //! sum for each place, and the sums are shifted once at the end.
 //!
 //! 64 bytes are two blocks, so the activations are laid out once in the same order, 256 columns as four vectors by group; an
-//! odd block ends the row with half a vector of zeros. One activation row meets four weight rows a quarter of the part
+//! odd block of weights is followed by half a vector of zeros. One activation row meets four weight rows a quarter of the part
 //! apart: four streams from memory, each prefetched ahead.
 //!
 //! Some activation rows: `i2s_some_avx512vnni`.
@@ -42,7 +42,7 @@ const DWORDS: usize = 8;
 pub(super) const BLOCK_QUADS: usize = 4 * DWORDS;
 
 /// I2_S weights, read in place, with room for activations in the order of their use and for a panel.
-struct I2s<'a> {
+pub(super) struct I2s<'a> {
     /// The proof that [`Product::run`] needs.
     _token: Avx512Vnni,
     /// `[rows, cols / 128]`
@@ -51,10 +51,8 @@ struct I2s<'a> {
     blocks: usize,
     /// Of more activation rows than these, weights are unpacked to panels.
     most_rows: usize,
-    /// Of up to so many activation rows, `[n, blocks / 2]`, rounded up.
+    /// Room for one activation row, or for a strip of some.
     groups: Vec<Groups>,
-    /// Sums of those activation rows.
-    q_sums: [i32; some::MAX_ROWS],
     panel: Box<Panel>,
 }
 
@@ -65,18 +63,28 @@ pub(super) fn part<'a>(
     rows: Range<usize>,
     n_max: usize,
 ) -> Box<dyn Product + 'a> {
+    Box::new(choosing(token, weights, rows, n_max, some::most_rows(token)))
+}
+
+/// [`part`] that unpacks weights to panels for more than `most_rows` activation rows.
+pub(super) fn choosing<'a>(
+    token: Avx512Vnni,
+    weights: &Weights<'a>,
+    rows: Range<usize>,
+    n_max: usize,
+    most_rows: usize,
+) -> I2s<'a> {
     let blocks = weights.layout().cols() / BLOCK;
-    let most_rows = some::most_rows(token);
-    Box::new(I2s {
+    let pairs = blocks.div_ceil(2);
+    I2s {
         _token: token,
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
         most_rows,
-        groups: vec![Groups([[0; 64]; 4]); n_max.min(most_rows) * blocks.div_ceil(2)],
-        q_sums: [0; some::MAX_ROWS],
+        groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(most_rows), pairs))],
         panel: Panel::new(),
-    })
+    }
 }
 
 impl Product for I2s<'_> {
@@ -86,16 +94,8 @@ impl Product for I2s<'_> {
             match n {
                 1 if self.blocks <= MAX_SHIFTED_BLOCKS => one(self, q, out),
                 2.. if n <= self.most_rows => {
-                    let I2s { codes, blocks, ref mut groups, ref mut q_sums, .. } = *self;
-                    let pairs = blocks.div_ceil(2);
-                    for ((q, groups), sum) in
-                        q.chunks(blocks * BLOCK).zip(groups.chunks_mut(pairs)).zip(&mut *q_sums)
-                    {
-                        lay_out(q, groups);
-                        *sum = panel::sum(q);
-                    }
-                    let q = some::Activations { groups, pairs, sums: &q_sums[..n] };
-                    some::multiply(codes, blocks, q, out);
+                    let I2s { codes, blocks, ref mut groups, .. } = *self;
+                    some::multiply(codes, blocks, (q, n), groups, out);
                 }
                 _ => {
                     let I2s { codes, rows, blocks, ref mut panel, .. } = *self;
@@ -111,7 +111,7 @@ impl Product for I2s<'_> {
 }
 
 /// The results of one activation row. It divides nowhere: a short row takes not much longer than a few divisions.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
     let I2s { codes, rows, blocks, ref mut groups, .. } = *weights;
     let groups = &mut groups[..blocks.div_ceil(2)];
@@ -139,7 +139,7 @@ fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
 /// For each of `R` weight rows, sixteen int32 that add up to its product with one activation row. Codes are cut out where
 /// they stand in their byte, 64, 16, 4 or 1 times what they are, and each place has its sum: one shift at the end.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn one_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m512i; R] {
     let blocks = rows[0].len();
     assert!(rows.iter().all(|row| row.len() == blocks) && q.len() == blocks.div_ceil(2));
@@ -183,9 +183,9 @@ fn shift_down([a, b, c, d]: [__m512i; 4]) -> __m512i {
     _mm512_add_epi32(ab, _mm512_add_epi32(_mm512_srai_epi32::<2>(c), d))
 }
 
-/// Two blocks of activations by group; a block without a neighbour is followed by zeros, as it was before.
+/// Two blocks of activations by group. Beside a block without a neighbour stays what was there: it meets zeros.
 #[target_feature(enable = "avx512f")]
-fn lay_out(q: &[i8], groups: &mut [Groups]) {
+pub(super) fn lay_out(q: &[i8], groups: &mut [Groups]) {
     let (blocks, _) = q.as_chunks::<BLOCK>();
     for (pair, groups) in blocks.chunks(2).zip(groups) {
         for (half, block) in pair.iter().enumerate() {

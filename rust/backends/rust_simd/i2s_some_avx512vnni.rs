@@ -5,7 +5,7 @@
 //! four passes along the rows, from the largest to the smallest, and between two of them the sums are divided by four.
 //!
 //! ```text
-//! for each strip of columns:                      activations of a tile stay in L1
+//! for each strip of columns:                      laid out; activations of a tile stay in L1
 //!   for each chunk of weight rows:                so does it, while all activation rows meet it
 //!     for each tile of up to six activation rows:
 //!       for each four weight rows:
@@ -21,9 +21,10 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx512Vnni;
-use super::i2s_avx512vnni::{Groups, add_lanes, load_block, prefetch_line};
-use super::panel_avx512vnni::{load, load_i8};
-use super::{i2s_avx2::Lane, shares};
+use super::i2s_avx2::{BLOCK, Lane};
+use super::i2s_avx512vnni::{Groups, add_lanes, lay_out, load_block, prefetch_line};
+use super::panel_avx512vnni::{self as panel, load, load_i8};
+use super::shares;
 use crate::team::Outputs;
 
 /// Activation rows that this is for at most.
@@ -45,23 +46,43 @@ const TILE_PAIRS: usize = 96;
 /// Bytes of weights that stay in L1 while further activation rows meet them.
 const CHUNK_BYTES: usize = 8 << 10;
 
-/// Activation rows as [`super::i2s_avx512vnni::lay_out`] puts them, `[n, pairs]`, and their sums.
-#[derive(Clone, Copy)]
-pub(super) struct Activations<'a> {
-    pub groups: &'a [Groups],
-    pub pairs: usize,
-    pub sums: &'a [i32],
+/// Room that up to `n` activation rows of so many pairs of blocks need: for a strip of them.
+pub(super) fn room(n: usize, pairs: usize) -> usize {
+    n.div_ceil(TILE).saturating_mul(TILE_PAIRS).min(n.saturating_mul(pairs))
 }
 
-/// All results of codes `[rows, blocks]` and some activation rows.
+/// A strip of activation rows as [`lay_out`] puts them, `[n, pairs]`, and the sums of the whole rows.
+#[derive(Clone, Copy)]
+struct Activations<'a> {
+    groups: &'a [Groups],
+    pairs: usize,
+    sums: &'a [i32],
+}
+
+/// All results of codes `[rows, blocks]` and `q` `[n, blocks * 128]`, with the [`room`] for it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn multiply(codes: &[Lane], blocks: usize, q: Activations<'_>, out: &mut Outputs<'_, i32>) {
-    let (rows, n) = (codes.len() / blocks, q.sums.len());
+pub(super) fn multiply(
+    codes: &[Lane],
+    blocks: usize,
+    (q, n): (&[i8], usize),
+    groups: &mut [Groups],
+    out: &mut Outputs<'_, i32>,
+) {
+    let (rows, cols) = (codes.len() / blocks, blocks * BLOCK);
+    let mut sums = [0; MAX_ROWS];
+    for (sum, q) in sums.iter_mut().zip(q.chunks_exact(cols)) {
+        *sum = panel::sum(q);
+    }
     // One tile needs no weights again; more of them are of about the same size.
     let largest = n.div_ceil(n.div_ceil(TILE));
-    for strip in shares(q.pairs, TILE_PAIRS / largest) {
-        let chunk =
-            if n == largest { rows } else { (CHUNK_BYTES / (64 * strip.len())).next_multiple_of(ROWS) };
+    for strip in shares(blocks.div_ceil(2), TILE_PAIRS / largest) {
+        let pairs = strip.len();
+        let span = 2 * BLOCK * strip.start..cols.min(2 * BLOCK * strip.end);
+        for (q, groups) in q.chunks_exact(cols).zip(groups.chunks_exact_mut(pairs)) {
+            lay_out(&q[span.clone()], groups);
+        }
+        let q = Activations { groups: &groups[..n * pairs], pairs, sums: &sums[..n] };
+        let chunk = if n == largest { rows } else { (CHUNK_BYTES / (64 * pairs)).next_multiple_of(ROWS) };
         for first in (0..rows).step_by(chunk) {
             let weights = Tile { codes, blocks, strip: strip.clone(), rows: first..rows.min(first + chunk) };
             for columns in shares(n, TILE) {
@@ -92,8 +113,8 @@ fn tile<const C: usize>(weights: &Tile<'_>, q: Activations<'_>, column: usize, o
     let Tile { codes, blocks, ref strip, ref rows } = *weights;
     let span = 2 * strip.start..blocks.min(2 * strip.end);
     let mut columns = [&q.groups[..0]; C];
-    for (columns, groups) in columns.iter_mut().zip(q.groups.chunks(q.pairs).skip(column)) {
-        *columns = &groups[strip.clone()];
+    for (columns, groups) in columns.iter_mut().zip(q.groups.chunks_exact(q.pairs).skip(column)) {
+        *columns = groups;
     }
     for row in rows.clone().step_by(ROWS) {
         // Rows beyond the last repeat it, and what comes of them is dropped.
@@ -175,6 +196,54 @@ unsafe fn add<const C: usize>(
         let q = load_i8(&unsafe { q[c].get_unchecked(pair) }.0[group]);
         for r in 0..ROWS {
             sums[c][r] = _mm512_dpbusd_epi32(sums[c][r], u[r], q);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Product;
+    use super::super::i2s_avx512vnni::choosing;
+    use super::super::tl_avx2::tests::{batches, check, check_extremes, random_codes};
+    use super::*;
+    use crate::bitnet::formats::{FormatError, Layout, Weights};
+    use crate::rng::Rng;
+
+    fn prepare<'a, const MOST_ROWS: usize>(
+        weights: Weights<'a>,
+        n_max: usize,
+    ) -> Result<Box<dyn Product + 'a>, FormatError> {
+        let token = Avx512Vnni::detect().expect("asked before");
+        Ok(Box::new(choosing(token, &weights, 0..weights.layout().rows(), n_max, MOST_ROWS)))
+    }
+
+    /// Whatever this CPU chooses, both ways are exact: every number of activation rows, downwards and upwards again on the
+    /// same room; row counts beside those of a tile and of a chunk, columns beside those of strips for two and six rows.
+    #[test]
+    fn in_place_and_by_panels_every_number_of_rows_is_exact() {
+        if Avx512Vnni::detect().is_err() {
+            return;
+        }
+        let mut rng = Rng::new(21);
+        let sizes: Vec<usize> = (1..=MAX_ROWS).rev().chain([2, 7, 31, 33]).collect();
+        for rows in [1, 3, 4, 5, 9] {
+            for blocks in [1, 2, 3, 31, 32, 33, 95, 96, 97] {
+                let layout = Layout::i2s(rows, blocks * BLOCK).expect("legal");
+                let codes = random_codes(&layout, &mut rng);
+                let batches = batches(&layout, &sizes, &mut rng);
+                check(prepare::<MAX_ROWS>, &layout, &codes, &batches, rows);
+                check(prepare::<1>, &layout, &codes, &batches, rows);
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_sums_of_every_strip_are_exact() {
+        if Avx512Vnni::detect().is_err() {
+            return;
+        }
+        for blocks in [1, 96, 97] {
+            check_extremes(prepare::<MAX_ROWS>, &Layout::i2s(5, blocks * BLOCK).expect("legal"));
         }
     }
 }

@@ -19,8 +19,9 @@ use std::arch::x86_64::*;
 use super::super::detect::Avx2;
 use super::super::{BackendError, checks};
 use super::quantize_avx2::{self, Ternary};
-use super::tl_avx2::{self, PAIR_DIGITS, TRIPLE_DIGITS, both_lanes, check_nibbles, load, nibbles, store};
-use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
+use super::tl_avx2::{self, PAIR_DIGITS, TRIPLE_DIGITS, both_lanes, load, nibbles, store};
+use super::{tl1_avx2, tl2_avx2};
+use crate::bitnet::formats::{Layout, Tile, WeightFormat, Weights};
 
 /// Rows that are packed or unpacked together. Row blocks are 32 or 64 rows.
 const ROWS: usize = 32;
@@ -69,8 +70,11 @@ pub(super) fn dequantize(
     dst: &mut [f32],
 ) -> Result<(), BackendError> {
     let (layout, bytes) = (weights.layout(), weights.bytes());
-    let tile = tl_avx2::tile_of(layout);
-    check_codes(token, layout, bytes)?;
+    let tile = if layout.format() == WeightFormat::Tl1 {
+        tl1_avx2::check(token, weights)?
+    } else {
+        tl2_avx2::check(token, weights)?
+    };
     let mut band = Band::new(backend, layout)?;
     for (index, rows) in dst.chunks_exact_mut(ROWS * layout.cols()).enumerate() {
         let at = Place { layout, tile, first_row: index * ROWS };
@@ -87,17 +91,6 @@ pub(super) fn dequantize(
         }
     }
     Ok(())
-}
-
-/// That every index and magnitude is one that a packer produces; the first other one is named.
-fn check_codes(token: Avx2, layout: &Layout, bytes: &[u8]) -> Result<(), FormatError> {
-    let format = layout.format();
-    if format == WeightFormat::Tl1 {
-        return check_nibbles(token, format, &bytes[..layout.code_bytes()], 0, 8, "pair index");
-    }
-    let sections = Sections::of(layout);
-    check_nibbles(token, format, &bytes[..sections.signs], 0, 13, "triple magnitude")?;
-    check_nibbles(token, format, &bytes[sections.pairs..layout.code_bytes()], sections.pairs, 8, "pair index")
 }
 
 /// Where the sections of TL2 begin behind the magnitudes.
