@@ -9,9 +9,13 @@ pub struct Avx2(());
 #[derive(Clone, Copy, Debug)]
 pub struct AvxVnni(Avx2);
 
-/// Proof that they run AVX-512 F, BW and VL code with VNNI, VBMI and GFNI, and AVX2: Ice Lake, Zen 4 and later.
+/// Proof that they run AVX-512 F, BW and VL code with VNNI, and AVX2: Cascade Lake, Ice Lake, Zen 4 and later.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512Vnni(Avx2);
+
+/// Proof that they run all of [`Avx512Vnni`] and shuffle bytes and bits at will, by VBMI and GFNI: not Cascade Lake.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Vbmi(Avx512Vnni);
 
 /// Proof that they run AVX-512 BF16 code, and all of [`Avx512Vnni`], which does not imply it.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +76,7 @@ impl AvxVnni {
 impl Avx512Vnni {
     /// The token, or why there is none.
     pub fn detect() -> Result<Self, String> {
-        require!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "gfni")
+        require!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512vnni")
             .map(|()| Self(Avx2(())))
     }
 
@@ -85,6 +89,18 @@ impl Avx512Vnni {
     /// some of those run halves too is not told here. It decides what is fast, never what is right.
     pub fn in_halves(self) -> bool {
         require!("sse4a").is_ok() && AvxVnni::detect().is_err()
+    }
+}
+
+impl Avx512Vbmi {
+    /// The token, or why there is none.
+    pub fn detect() -> Result<Self, String> {
+        Avx512Vnni::detect().and_then(|vnni| require!("avx512vbmi", "gfni").map(|()| Self(vnni)))
+    }
+
+    /// What is implied.
+    pub fn vnni(self) -> Avx512Vnni {
+        self.0
     }
 }
 

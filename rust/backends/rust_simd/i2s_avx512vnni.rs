@@ -13,12 +13,13 @@
 //! Some activation rows: `i2s_some_avx512vnni`.
 //!
 //! More (`fill_panel`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
-//! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes.
+//! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes. Unpacking is one
+//! instruction for each group where there is GFNI, else a shift and an AND.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::detect::Avx512Vnni;
+use super::super::detect::{Avx512Vbmi, Avx512Vnni};
 use super::panel_avx512vnni::{self as panel, LANES, Packed, Panel, Quad, ROWS, load, load_i8};
 use super::{Product, i2s_avx2, i2s_some_avx512vnni as some};
 use crate::bitnet::formats::Weights;
@@ -49,11 +50,19 @@ pub(super) struct I2s<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
-    /// Of more activation rows than these, weights are unpacked to panels.
-    most_rows: usize,
+    way: Way,
     /// Room for one activation row, or for a strip of some.
     groups: Vec<Groups>,
     panel: Box<Panel>,
+}
+
+/// Which instructions and loops: whichever it is, the results are the same.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    /// Of more activation rows than these, weights are unpacked to panels ...
+    pub most_rows: usize,
+    /// ... by GFNI, where there is a proof of it.
+    pub gfni: Option<Avx512Vbmi>,
 }
 
 /// Allocates for some of the rows of weights whose codes were found valid; they are used where they are.
@@ -63,16 +72,17 @@ pub(super) fn part<'a>(
     rows: Range<usize>,
     n_max: usize,
 ) -> Box<dyn Product + 'a> {
-    Box::new(choosing(token, weights, rows, n_max, some::most_rows(token)))
+    let way = Way { most_rows: some::most_rows(token), gfni: Avx512Vbmi::detect().ok() };
+    Box::new(choosing(token, weights, rows, n_max, way))
 }
 
-/// [`part`] that unpacks weights to panels for more than `most_rows` activation rows.
+/// [`part`] in that way.
 pub(super) fn choosing<'a>(
     token: Avx512Vnni,
     weights: &Weights<'a>,
     rows: Range<usize>,
     n_max: usize,
-    most_rows: usize,
+    way: Way,
 ) -> I2s<'a> {
     let blocks = weights.layout().cols() / BLOCK;
     let pairs = blocks.div_ceil(2);
@@ -81,8 +91,8 @@ pub(super) fn choosing<'a>(
         codes: &i2s_avx2::lanes_of_codes(weights)[rows.start * blocks..rows.end * blocks],
         rows: rows.len(),
         blocks,
-        most_rows,
-        groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(most_rows), pairs))],
+        way,
+        groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(way.most_rows), pairs))],
         panel: Panel::new(),
     }
 }
@@ -93,13 +103,13 @@ impl Product for I2s<'_> {
         unsafe {
             match n {
                 1 if self.blocks <= MAX_SHIFTED_BLOCKS => one(self, q, out),
-                2.. if n <= self.most_rows => {
+                2.. if n <= self.way.most_rows => {
                     let I2s { codes, blocks, ref mut groups, .. } = *self;
                     some::multiply(codes, blocks, (q, n), groups, out);
                 }
                 _ => {
-                    let I2s { codes, rows, blocks, ref mut panel, .. } = *self;
-                    panel::multiply(&Rows { codes, rows, blocks }, q, panel, out);
+                    let I2s { codes, rows, blocks, way, ref mut panel, .. } = *self;
+                    panel::multiply(&Rows { codes, rows, blocks, gfni: way.gfni }, q, panel, out);
                 }
             }
         }
@@ -208,6 +218,19 @@ pub(super) fn unpack(codes: __m512i) -> [__m512i; 4] {
     ]
 }
 
+/// The same by shifts.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack_by_shifts(codes: __m512i) -> [__m512i; 4] {
+    let three = _mm512_set1_epi8(3);
+    [
+        _mm512_and_si512(_mm512_srli_epi16::<6>(codes), three),
+        _mm512_and_si512(_mm512_srli_epi16::<4>(codes), three),
+        _mm512_and_si512(_mm512_srli_epi16::<2>(codes), three),
+        _mm512_and_si512(codes, three),
+    ]
+}
+
 /// The 8 x 8 bit matrix that moves bits `shift` and `shift` + 1 of a byte to the bottom: its last byte makes bit 0.
 const fn bits_to_bottom(shift: u32) -> i64 {
     (1 << (56 + shift)) | (1 << (48 + shift + 1))
@@ -229,6 +252,7 @@ struct Rows<'a> {
     codes: &'a [Lane],
     rows: usize,
     blocks: usize,
+    gfni: Option<Avx512Vbmi>,
 }
 
 impl Packed for Rows<'_> {
@@ -252,42 +276,51 @@ impl Packed for Rows<'_> {
     unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]) {
         let strip = cols.start / BLOCK..cols.end / BLOCK;
         let codes = &self.codes[row * self.blocks..][..kept * self.blocks];
-        // SAFETY: the caller vouches for the CPU.
+        // SAFETY: the caller vouches for the CPU, and the token for GFNI.
         unsafe {
-            if kept == ROWS {
-                fill_panel::<true>(codes, self.blocks, strip, panel);
-            } else {
-                fill_panel::<false>(codes, self.blocks, strip, panel);
+            match (kept == ROWS, self.gfni) {
+                (true, Some(_)) => fill_panel::<true>(codes, self.blocks, strip, panel),
+                (false, Some(_)) => fill_panel::<false>(codes, self.blocks, strip, panel),
+                (true, None) => fill_panel_by_shifts::<true>(codes, self.blocks, strip, panel),
+                (false, None) => fill_panel_by_shifts::<false>(codes, self.blocks, strip, panel),
             }
         }
     }
 }
 
-/// The blocks of a strip of rows `[kept, blocks]` as a panel; 64 rows if it is `FULL`. A matrix that ends within the
-/// panel repeats its last row; what comes of it is dropped.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,gfni")]
-pub(super) fn fill_panel<const FULL: bool>(
-    codes: &[Lane],
-    blocks: usize,
-    strip: Range<usize>,
-    quads: &mut [Quad],
-) {
-    let kept = if FULL { ROWS } else { codes.len() / blocks };
-    assert!(kept * blocks == codes.len() && (1..=ROWS).contains(&kept) && strip.end <= blocks);
-    for (block, quads) in strip.zip(quads.as_chunks_mut::<BLOCK_QUADS>().0) {
-        for (v, first) in (0..kept).step_by(LANES).enumerate() {
-            let row = |r: usize| if FULL { first + r } else { (first + r).min(kept - 1) };
-            // SAFETY: a row that there is, and a block that it has; the compiler would compare every time.
-            let dwords = transpose(|r| unsafe { codes.get_unchecked(row(r) * blocks + block) });
-            for (j, dword) in dwords.into_iter().enumerate() {
-                for (g, u) in unpack(dword).into_iter().enumerate() {
-                    store(&mut quads[g * DWORDS + j][v], u);
+/// A function that unpacks a panel. Code compiled for an instruction set is inlined only into such for the same or more.
+macro_rules! fill_panel {
+    ($name:ident, $features:literal, $unpack:ident) => {
+        /// The blocks of a strip of rows `[kept, blocks]` as a panel; 64 rows if it is `FULL`. A matrix that ends within the
+        /// panel repeats its last row; what comes of it is dropped.
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        pub(super) fn $name<const FULL: bool>(
+            codes: &[Lane],
+            blocks: usize,
+            strip: Range<usize>,
+            quads: &mut [Quad],
+        ) {
+            let kept = if FULL { ROWS } else { codes.len() / blocks };
+            assert!(kept * blocks == codes.len() && (1..=ROWS).contains(&kept) && strip.end <= blocks);
+            for (block, quads) in strip.zip(quads.as_chunks_mut::<BLOCK_QUADS>().0) {
+                for (v, first) in (0..kept).step_by(LANES).enumerate() {
+                    let row = |r: usize| if FULL { first + r } else { (first + r).min(kept - 1) };
+                    // SAFETY: a row that there is, and a block that it has; the compiler would compare every time.
+                    let dwords = transpose(|r| unsafe { codes.get_unchecked(row(r) * blocks + block) });
+                    for (j, dword) in dwords.into_iter().enumerate() {
+                        for (g, u) in $unpack(dword).into_iter().enumerate() {
+                            store(&mut quads[g * DWORDS + j][v], u);
+                        }
+                    }
                 }
             }
         }
-    }
+    };
 }
+
+fill_panel!(fill_panel, "avx512f,avx512bw,avx512vl,avx512vnni,gfni", unpack);
+fill_panel!(fill_panel_by_shifts, "avx512f,avx512bw,avx512vl,avx512vnni", unpack_by_shifts);
 
 /// Vector j holds dword j of sixteen rows of 32 bytes.
 #[inline]

@@ -202,22 +202,24 @@ unsafe fn add<const C: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::detect::Avx512Vbmi;
     use super::super::Product;
-    use super::super::i2s_avx512vnni::choosing;
+    use super::super::i2s_avx512vnni::{Way, choosing};
     use super::super::tl_avx2::tests::{batches, check, check_extremes, random_codes};
     use super::*;
     use crate::bitnet::formats::{FormatError, Layout, Weights};
     use crate::rng::Rng;
 
-    fn prepare<'a, const MOST_ROWS: usize>(
+    fn prepare<'a, const MOST_ROWS: usize, const GFNI: bool>(
         weights: Weights<'a>,
         n_max: usize,
     ) -> Result<Box<dyn Product + 'a>, FormatError> {
         let token = Avx512Vnni::detect().expect("asked before");
-        Ok(Box::new(choosing(token, &weights, 0..weights.layout().rows(), n_max, MOST_ROWS)))
+        let way = Way { most_rows: MOST_ROWS, gfni: Avx512Vbmi::detect().ok().filter(|_| GFNI) };
+        Ok(Box::new(choosing(token, &weights, 0..weights.layout().rows(), n_max, way)))
     }
 
-    /// Whatever this CPU chooses, both ways are exact: every number of activation rows, downwards and upwards again on the
+    /// Whatever this CPU chooses, all ways are exact: every number of activation rows, downwards and upwards again on the
     /// same room; row counts beside those of a tile and of a chunk, columns beside those of strips for two and six rows.
     #[test]
     fn in_place_and_by_panels_every_number_of_rows_is_exact() {
@@ -226,13 +228,14 @@ mod tests {
         }
         let mut rng = Rng::new(21);
         let sizes: Vec<usize> = (1..=MAX_ROWS).rev().chain([2, 7, 31, 33]).collect();
-        for rows in [1, 3, 4, 5, 9] {
+        for rows in [1, 3, 4, 5, 9, 17] {
             for blocks in [1, 2, 3, 31, 32, 33, 95, 96, 97] {
                 let layout = Layout::i2s(rows, blocks * BLOCK).expect("legal");
                 let codes = random_codes(&layout, &mut rng);
                 let batches = batches(&layout, &sizes, &mut rng);
-                check(prepare::<MAX_ROWS>, &layout, &codes, &batches, rows);
-                check(prepare::<1>, &layout, &codes, &batches, rows);
+                check(prepare::<MAX_ROWS, true>, &layout, &codes, &batches, rows);
+                check(prepare::<1, true>, &layout, &codes, &batches, rows);
+                check(prepare::<1, false>, &layout, &codes, &batches, rows);
             }
         }
     }
@@ -243,7 +246,7 @@ mod tests {
             return;
         }
         for blocks in [1, 96, 97] {
-            check_extremes(prepare::<MAX_ROWS>, &Layout::i2s(5, blocks * BLOCK).expect("legal"));
+            check_extremes(prepare::<MAX_ROWS, true>, &Layout::i2s(5, blocks * BLOCK).expect("legal"));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
+use super::super::detect::{Avx2, Avx512Vbmi, Avx512Vnni, AvxVnni};
 use super::super::{BackendError, FloatMatmul, WeightRule};
 use super::isa::{Isa, Made};
 use super::quantize_avx2::Ternary;
@@ -186,7 +186,7 @@ impl Isa for Avx512Vnni {
 impl<const Q: usize> Repacking<Q> {
     /// What is implied.
     fn avx2(self) -> Avx2 {
-        self.0.avx2()
+        self.0.vnni().avx2()
     }
 }
 
@@ -201,13 +201,13 @@ impl<const Q: usize> Isa for Repacking<Q> {
     const I2S_ROWS: usize = repacked::TILE_ROWS;
 
     fn detect() -> Result<Self, String> {
-        Avx512Vnni::detect().map(Self)
+        Avx512Vbmi::detect().map(Self)
     }
 
     weights_of_avx2!();
 
     fn floats(self) -> Self::Floats {
-        self.0
+        self.0.vnni()
     }
 
     fn part<'a>(self, weights: &Weights<'a>, rows: Range<usize>, n_max: usize) -> Made<'a> {

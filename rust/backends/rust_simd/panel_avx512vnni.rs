@@ -65,7 +65,7 @@ pub(super) trait Packed {
     /// anything.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F, BW, VL, VNNI, VBMI and GFNI.
+    /// The CPU has AVX-512 F, BW, VL and VNNI, and what else the token behind these weights proves.
     unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]);
 
     /// Asks for a part of what the panel after this one will be filled from: `part` of so many, columns `cols` of `kept` rows
@@ -94,7 +94,7 @@ const FEW: usize = 8 * TILE;
 struct Sums<const N: usize>([[i32; ROWS]; N]);
 
 /// All results of `weights` and `q` `[n, cols]`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi,gfni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out: &mut Outputs<'_, i32>) {
     if q.len() / weights.shape().1 <= FEW {
         multiply_in_passes::<P, FEW>(weights, q, panel, out);
@@ -104,7 +104,7 @@ pub(super) fn multiply<P: Packed>(weights: &P, q: &[i8], panel: &mut Panel, out:
 }
 
 /// [`multiply`] with room for the sums of `N` activation rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi,gfni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn multiply_in_passes<P: Packed, const N: usize>(
     weights: &P,
     q: &[i8],
@@ -153,7 +153,7 @@ fn multiply_in_passes<P: Packed, const N: usize>(
 }
 
 /// `out` = sums, in the order of rows, less what code + 1 added too much.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi,gfni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn write<P: Packed>(sums: &[i32; ROWS], q_sum: i32, out: &mut [i32]) {
     let mut vectors = [_mm512_setzero_si512(); VECTORS];
     for (vector, sums) in vectors.iter_mut().zip(sums.as_chunks::<LANES>().0) {

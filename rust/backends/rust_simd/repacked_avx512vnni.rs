@@ -16,7 +16,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::checks;
-use super::super::detect::Avx512Vnni;
+use super::super::detect::Avx512Vbmi;
 use super::i2s_avx2::{BLOCK, Lane, lanes_of_codes};
 use super::i2s_avx512vnni::{BLOCK_QUADS, fill_panel, store, unpack};
 use super::isa::{Isa, Made};
@@ -28,7 +28,7 @@ use crate::team::Outputs;
 
 /// The token of an instruction set over weights repacked to `Q` codes per byte.
 #[derive(Clone, Copy, Debug)]
-pub struct Repacking<const Q: usize>(pub(super) Avx512Vnni);
+pub struct Repacking<const Q: usize>(pub(super) Avx512Vbmi);
 
 impl<const Q: usize> Repacking<Q> {
     /// What it repacks to.
@@ -67,7 +67,7 @@ type Sums = [__m512i; LINES];
 /// Repacked weights, with room for activations in whole steps and for a panel.
 struct Tiles<const Q: usize> {
     /// The proof that [`Product::run`] needs.
-    _token: Avx512Vnni,
+    _token: Avx512Vbmi,
     /// `[rows / 64, cols / 4 Q]`, both rounded up.
     steps: Vec<Step>,
     rows: usize,
@@ -386,7 +386,7 @@ mod tests {
     use crate::bitnet::formats::{Layout, pack};
     use crate::rng::Rng;
 
-    fn repacked<const Q: usize>(token: Avx512Vnni, layout: Layout, codes: &[i8]) -> Vec<u8> {
+    fn repacked<const Q: usize>(token: Avx512Vbmi, layout: Layout, codes: &[i8]) -> Vec<u8> {
         let mut bytes = vec![0; layout.packed_bytes()];
         pack(&layout, codes, 1.0, &mut bytes).expect("ternary");
         let weights = Weights::new(layout, &bytes).expect("just packed");
@@ -401,7 +401,7 @@ mod tests {
     /// Byte for byte what the definition says, padding included, and every value of five trits is taken apart.
     #[test]
     fn repacking_is_what_the_format_defines() {
-        let Ok(token) = Avx512Vnni::detect() else { return };
+        let Ok(token) = Avx512Vbmi::detect() else { return };
         let mut rng = Rng::new(5);
         for rows in [1, 15, 16, 63, 64, 65, 130] {
             for blocks in [1, 2, 4, 5, 6, 10, 11] {

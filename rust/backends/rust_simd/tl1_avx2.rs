@@ -160,7 +160,7 @@ impl Tl1<'_> {
                 let tables = tables[piece.first * N..].as_chunks().0;
                 match self.multiplier {
                     // SAFETY: the token proves that this CPU has AVX-512 BW.
-                    Multiplier::Avx512Vnni { wide_lookups: true, .. } => unsafe {
+                    Multiplier::Avx512Vnni { wide_pairs: true, .. } => unsafe {
                         tl_avx512::add_steps(codes, tables, &mut sums)
                     },
                     _ => add_steps(codes, tables, &mut sums),

@@ -100,7 +100,7 @@ pub(super) fn part<'a>(
         multiplier,
         panels: [triples.groups(TRIPLE_UNITS), pairs.groups(PAIR_UNITS)],
         triple_tables: match multiplier {
-            Multiplier::Avx512Vnni { wide_lookups: true, .. } if row_blocks.is_multiple_of(2) => {
+            Multiplier::Avx512Vnni { wide_triples: Some(_), .. } if row_blocks.is_multiple_of(2) => {
                 TripleTables::Wide(vec![[SignedTable::ZERO; 8]; n_tables])
             }
             _ => TripleTables::Narrow(vec![[Table::ZERO; 8]; n_tables]),
@@ -123,7 +123,7 @@ pub(super) fn part<'a>(
 enum TripleTables {
     /// For 32 rows at a time.
     Narrow(Vec<Tables>),
-    /// For 64 rows at a time, with AVX-512.
+    /// For 64 rows at a time, with AVX-512 and VBMI.
     Wide(Vec<[SignedTable; 8]>),
 }
 

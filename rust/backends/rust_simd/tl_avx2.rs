@@ -16,7 +16,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::detect::{Avx2, Avx512Vnni, AvxVnni};
+use super::super::detect::{Avx2, Avx512Vbmi, Avx512Vnni, AvxVnni};
 use super::panel_avx2::Multiplicand;
 use super::panel_avx512vnni;
 use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
@@ -372,8 +372,9 @@ pub(super) enum Multiplier {
     Avx2,
     /// The same look-ups, `vpdpbusd` on 256 bits.
     AvxVnni(AvxVnni),
-    /// `vpdpbusd` on 512 bits (`tl_panel_avx512`), and 64 rows looked up at a time (`tl_avx512`), or 32.
-    Avx512Vnni { _token: Avx512Vnni, wide_lookups: bool },
+    /// `vpdpbusd` on 512 bits (`tl_panel_avx512`), and 64 rows looked up at a time (`tl_avx512`), or 32: pairs of TL1 and
+    /// triples of TL2, which need VBMI.
+    Avx512Vnni { _token: Avx512Vnni, wide_pairs: bool, wide_triples: Option<Avx512Vbmi> },
 }
 
 impl Multiplier {
@@ -389,15 +390,19 @@ impl Multiplier {
     /// AVX-512 as it is fastest on this CPU: a look-up of twice the width is more work, and where it takes twice as long
     /// it is lost.
     pub fn avx512(token: Avx512Vnni) -> Self {
-        Self::Avx512Vnni { _token: token, wide_lookups: !token.in_halves() }
+        Self::looking_up(token, !token.in_halves())
+    }
+
+    fn looking_up(token: Avx512Vnni, wide: bool) -> Self {
+        let wide_triples = Avx512Vbmi::detect().ok().filter(|_| wide);
+        Self::Avx512Vnni { _token: token, wide_pairs: wide, wide_triples }
     }
 
     /// With AVX-512, which has both; else the widest that runs here.
     #[cfg(test)]
     pub fn widest(wide_lookups: bool) -> Self {
         let narrower = || AvxVnni::detect().map_or(Self::Avx2, Self::AvxVnni);
-        Avx512Vnni::detect()
-            .map_or_else(|_| narrower(), |token| Self::Avx512Vnni { _token: token, wide_lookups })
+        Avx512Vnni::detect().map_or_else(|_| narrower(), |token| Self::looking_up(token, wide_lookups))
     }
 }
 

@@ -1,12 +1,12 @@
 //! TL1 and TL2 decoded to the panels of `panel_avx512vnni`, for more activation rows than are looked up.
 //!
-//! **Pairs.** A byte of two indices becomes a dword of four codes: `vpermb` copies it to both words of its row's lane, and
+//! **Pairs.** A byte of two indices becomes a dword of four codes: `vpshufb` copies it to both words of its row's lane, and
 //! `vpermw` looks up the two codes of each word. It reads five bits of an index of four, so its table stands there twice.
 //!
 //! **Triples.** Two blocks of 32 rows are unpacked to one dword per row, the eight magnitudes of a unit, in the order in
-//! which unpacking leaves the rows; their words of signs are unpacked to the same order. `vpmultishiftqb` moves magnitudes
-//! and signs of four triples to the four bytes of a dword, bits 0-3 and bit 4: an index into the codes of 14 magnitudes
-//! of either sign, two vectors that `vpermi2d` looks up together. Three codes are three bytes, four triples three dwords,
+//! which unpacking leaves the rows: four triples of a row are a dword, a nibble each in bits 0-3. `vpshufb` brings the
+//! byte of their signs to all four, a test of one bit in each picks them, and bit 4 is set where it is: an index into the
+//! codes of 14 magnitudes of either sign, two vectors that `vpermi2d` looks up together. Three codes are three bytes, four triples three dwords,
 //! and a table for each place, its bytes where they are needed, leaves nothing to shift:
 //!
 //! ```text
@@ -145,24 +145,22 @@ fn blocks_in_order([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     ]
 }
 
-/// For 16 lanes of 4 bytes, byte `starts[lane / 4]` + lane % 4 as the low byte of both words.
+/// For 16 rows of 4 bytes, byte `starts[row / 4]` + row % 4 of the lane as the low byte of both words.
 const fn spread(starts: [u8; 4]) -> [u8; 64] {
     let mut bytes = [0; 64];
-    let mut lane = 0;
-    while lane < 16 {
-        bytes[4 * lane] = starts[lane / 4] + lane as u8 % 4;
-        bytes[4 * lane + 2] = bytes[4 * lane];
-        lane += 1;
+    let mut row = 0;
+    while row < 16 {
+        bytes[4 * row] = starts[row / 4] + row as u8 % 4;
+        bytes[4 * row + 2] = bytes[4 * row];
+        row += 1;
     }
     bytes
 }
 
-/// Rows 16 v.. of 64 that stand in order.
-const IN_ORDER: [[u8; 64]; 4] =
-    [spread([0, 4, 8, 12]), spread([16, 20, 24, 28]), spread([32, 36, 40, 44]), spread([48, 52, 56, 60])];
+/// Sixteen rows that stand in order, in every lane.
+const IN_ORDER: [u8; 64] = spread([0, 4, 8, 12]);
 /// The rows of vector v, see [`blocks_in_order`], of two blocks whose bytes stand in the order 0-7, 16-23, 8-15, 24-31.
-const SCATTERED: [[u8; 64]; 4] =
-    [spread([0, 16, 32, 48]), spread([4, 20, 36, 52]), spread([8, 24, 40, 56]), spread([12, 28, 44, 60])];
+const SCATTERED: [[u8; 64]; 4] = [spread([0; 4]), spread([4; 4]), spread([8; 4]), spread([12; 4])];
 
 /// Code + 1 of both columns of the pairs of index 0-8, twice.
 const PAIRS: [u16; 32] = {
@@ -180,9 +178,9 @@ const PAIRS: [u16; 32] = {
 
 /// The four columns of sixteen of 64 bytes of two pairs.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn decode_pairs(bytes: __m512i, rows: &[u8; 64], quad: &mut [u8; 64]) {
-    let words = _mm512_permutexvar_epi8(load(rows), bytes);
+    let words = _mm512_shuffle_epi8(bytes, load(rows));
     let indices = _mm512_srlv_epi16(words, _mm512_set1_epi32(4));
     // SAFETY: 64 bytes; an unaligned load.
     let pairs = unsafe { _mm512_loadu_si512(PAIRS.as_ptr().cast()) };
@@ -190,29 +188,29 @@ fn decode_pairs(bytes: __m512i, rows: &[u8; 64], quad: &mut [u8; 64]) {
 }
 
 /// 64 rows of steps of four columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn fill_pairs<'a>(steps: impl Iterator<Item = &'a [u8; 64]>, panel: &mut [Quad]) {
     for (step, quad) in steps.zip(panel) {
-        for (rows, quad) in IN_ORDER.iter().zip(quad) {
-            decode_pairs(load(step), rows, quad);
+        for (rows, quad) in step.as_chunks().0.iter().zip(quad) {
+            decode_pairs(four_times(rows), &IN_ORDER, quad);
         }
     }
 }
 
 /// Twice 32 rows of steps of eight columns: 16 rows of the first four columns, of the others, then the other rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn fill_pairs_of_blocks<'a>(steps: impl Iterator<Item = (&'a [u8; 64], &'a [u8; 64])>, panel: &mut [Quad]) {
     for ((first, second), quads) in steps.zip(panel.as_chunks_mut::<2>().0) {
         for (block, step) in [first, second].into_iter().enumerate() {
-            for (part, rows) in IN_ORDER.iter().enumerate() {
-                decode_pairs(load(step), rows, &mut quads[part % 2][2 * block + part / 2]);
+            for (part, rows) in step.as_chunks().0.iter().enumerate() {
+                decode_pairs(four_times(rows), &IN_ORDER, &mut quads[part % 2][2 * block + part / 2]);
             }
         }
     }
 }
 
 /// Twice 32 rows of units of sixteen columns, in the order of [`blocks_in_order`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn fill_scattered_pairs<'a>(units: impl Iterator<Item = (&'a [u8; 128], &'a [u8; 128])>, panel: &mut [Quad]) {
     for ((first, second), quads) in units.zip(panel.as_chunks_mut::<{ PAIR_COLS / 4 }>().0) {
         let bytes = first.as_chunks().0.iter().zip(second.as_chunks().0);
@@ -247,71 +245,65 @@ const fn triples(at: [usize; 3]) -> [[u32; 16]; 2] {
 const TRIPLES: [[[u32; 16]; 2]; 4] =
     [triples([0, 1, 2]), triples([3, 0, 1]), triples([2, 3, 0]), triples([1, 2, 3])];
 
-/// For both rows of a qword, the bits that four bytes begin at.
-const fn windows(bits: [u8; 4]) -> i64 {
-    let mut control = [0; 8];
+/// For four rows, the first four of eight or the others, the byte that has the signs of the first or the last four triples,
+/// four times.
+const fn sign_bytes(others: u8, last: u8) -> [u8; 16] {
+    let mut bytes = [0; 16];
     let mut i = 0;
-    while i < 8 {
-        control[i] = bits[i % 4] + 32 * (i as u8 / 4);
+    while i < 16 {
+        bytes[i] = 2 * (4 * others + i as u8 / 4) + (1 - last);
         i += 1;
     }
-    i64::from_le_bytes(control)
+    bytes
 }
 
-/// Where in its row's dword each magnitude begins, of the first four triples and of the last four: high nibble first.
-const MAGNITUDES: [i64; 2] = [windows([4, 0, 12, 8]), windows([20, 16, 28, 24])];
+const SIGN_BYTES: [[[u8; 16]; 2]; 2] =
+    [[sign_bytes(0, 0), sign_bytes(0, 1)], [sign_bytes(1, 0), sign_bytes(1, 1)]];
 
-/// Where to begin so that each sign becomes bit 4. Bit 31 - 2 g of a row's dword is the sign of triple g, and bit 30 - 2 g
-/// that of row + 16.
-const SIGNS: [[i64; 2]; 2] = [
-    [windows([27, 25, 23, 21]), windows([19, 17, 15, 13])],
-    [windows([26, 24, 22, 20]), windows([18, 16, 14, 12])],
-];
+/// The signs of four triples in such a byte: bit 7 - 2 g that of triple g, and bit 6 - 2 g that of row + 16.
+const SIGN_BITS: [[u8; 4]; 2] = [[0x80, 0x20, 0x08, 0x02], [0x40, 0x10, 0x04, 0x01]];
 
 /// Magnitudes and signs of a block in one unit.
 type Unit<'a> = (&'a [u8; 128], &'a [u8; 32]);
 
 /// Twice 32 rows of units of 24 columns, in the order of [`blocks_in_order`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn fill_triples<'a>(units: impl Iterator<Item = (Unit<'a>, Unit<'a>)>, panel: &mut [Quad]) {
     for ((first, second), quads) in units.zip(panel.as_chunks_mut::<{ TRIPLE_COLS / 4 }>().0) {
-        let mut bytes = [_mm512_setzero_si512(); 4];
-        for (i, bytes) in bytes.iter_mut().enumerate() {
-            *bytes = both(&first.0.as_chunks().0[i], &second.0.as_chunks().0[i]);
-        }
-        let [a, b, c, d] = bytes;
-        let (low, high) = (
-            (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d)),
-            (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)),
-        );
-        let magnitudes = [
-            _mm512_unpacklo_epi16(low.0, low.1),
-            _mm512_unpackhi_epi16(low.0, low.1),
-            _mm512_unpacklo_epi16(high.0, high.1),
-            _mm512_unpackhi_epi16(high.0, high.1),
-        ];
         let words = both(first.1, second.1);
-        let zero = _mm512_setzero_si512();
-        let signs = [_mm512_unpacklo_epi16(zero, words), _mm512_unpackhi_epi16(zero, words)];
-        for (v, magnitudes) in magnitudes.into_iter().enumerate() {
-            for (half, quads) in quads.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-                let indices = indices(magnitudes, signs[v % 2], (v / 2, half));
-                for (quad, codes) in quads.iter_mut().zip(decode_four(indices)) {
-                    store(&mut quad[v], codes);
+        for (half, quads) in quads.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            // Of either of two bytes, the triples in order: high nibble, low nibble.
+            let nibbles = |i: usize| {
+                let bytes = both(&first.0.as_chunks().0[i], &second.0.as_chunks().0[i]);
+                let fifteen = _mm512_set1_epi8(15);
+                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), fifteen);
+                let low = _mm512_and_si512(bytes, fifteen);
+                [_mm512_unpacklo_epi8(high, low), _mm512_unpackhi_epi8(high, low)]
+            };
+            let (a, b) = (nibbles(2 * half), nibbles(2 * half + 1));
+            for upper_rows in 0..2 {
+                let magnitudes = [
+                    _mm512_unpacklo_epi16(a[upper_rows], b[upper_rows]),
+                    _mm512_unpackhi_epi16(a[upper_rows], b[upper_rows]),
+                ];
+                for (others, magnitudes) in magnitudes.into_iter().enumerate() {
+                    let signs = _mm512_shuffle_epi8(words, four_times(&SIGN_BYTES[others][half]));
+                    let indices = indices(magnitudes, signs, SIGN_BITS[upper_rows]);
+                    for (quad, codes) in quads.iter_mut().zip(decode_four(indices)) {
+                        store(&mut quad[2 * upper_rows + others], codes);
+                    }
                 }
             }
         }
     }
 }
 
-/// Magnitude and sign of the first or the last four triples of sixteen rows, in the bytes of a dword; bits above mean
-/// nothing.
+/// Magnitudes, with the signs that stand at `bits` of the bytes of a dword in bit 4.
 #[inline]
-#[target_feature(enable = "avx512f,avx512vbmi")]
-fn indices(magnitudes: __m512i, signs: __m512i, (upper_rows, half): (usize, usize)) -> __m512i {
-    let magnitudes = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(MAGNITUDES[half]), magnitudes);
-    let signs = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(SIGNS[upper_rows][half]), signs);
-    _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi8(15), magnitudes, signs)
+#[target_feature(enable = "avx512f,avx512bw")]
+fn indices(magnitudes: __m512i, signs: __m512i, bits: [u8; 4]) -> __m512i {
+    let negative = _mm512_test_epi8_mask(signs, _mm512_set1_epi32(i32::from_le_bytes(bits)));
+    _mm512_mask_add_epi8(magnitudes, negative, magnitudes, _mm512_set1_epi8(16))
 }
 
 /// Twelve columns of four triples.
@@ -346,6 +338,14 @@ fn both(first: &[u8; 32], second: &[u8; 32]) -> __m512i {
     let (first, second) =
         unsafe { (_mm256_loadu_si256(first.as_ptr().cast()), _mm256_loadu_si256(second.as_ptr().cast())) };
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
+}
+
+/// Sixteen bytes in every lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn four_times(bytes: &[u8; 16]) -> __m512i {
+    // SAFETY: 16 bytes; an unaligned load.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
 #[cfg(test)]
