@@ -10,7 +10,7 @@
 //! odd block of weights is followed by half a vector of zeros. One activation row meets four weight rows a quarter of the part
 //! apart: four streams from memory, each prefetched ahead.
 //!
-//! Some activation rows: `i2s_some_avx512vnni`.
+//! Some activation rows: `i2s_some_avx512vnni`, and `i2s_packed_avx512vnni` without GFNI.
 //!
 //! More (`fill_panel`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
 //! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes. Unpacking is one
@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use super::super::detect::{Avx512Vbmi, Avx512Vnni};
 use super::panel_avx512vnni::{self as panel, LANES, Packed, Panel, Quad, ROWS, load, load_i8};
-use super::{Product, i2s_avx2, i2s_some_avx512vnni as some};
+use super::{Product, i2s_avx2, i2s_packed_avx512vnni as packed, i2s_some_avx512vnni as some};
 use crate::bitnet::formats::Weights;
 use crate::team::Outputs;
 
@@ -38,7 +38,7 @@ const PREFETCH_BYTES: usize = 1536;
 /// add up within int32; half of them.
 const MAX_SHIFTED_BLOCKS: usize = 1 << 15;
 /// Dwords of a block of one row.
-const DWORDS: usize = 8;
+pub(super) const DWORDS: usize = 8;
 /// Quads of a block: each dword holds four codes of four columns.
 pub(super) const BLOCK_QUADS: usize = 4 * DWORDS;
 
@@ -53,15 +53,18 @@ pub(super) struct I2s<'a> {
     way: Way,
     /// Room for one activation row, or for a strip of some.
     groups: Vec<Groups>,
+    packed: Box<packed::Panel>,
     panel: Box<Panel>,
 }
 
 /// Which instructions and loops: whichever it is, the results are the same.
 #[derive(Clone, Copy)]
 pub(super) struct Way {
-    /// Of more activation rows than these, weights are unpacked to panels ...
+    /// Up to so many activation rows meet the bytes where they stand.
     pub most_rows: usize,
-    /// ... by GFNI, where there is a proof of it.
+    /// Up to so many meet panels of packed bytes, and more of them panels of unpacked ones ...
+    pub most_packed_rows: usize,
+    /// ... unpacked by GFNI, where there is a proof of it.
     pub gfni: Option<Avx512Vbmi>,
 }
 
@@ -72,7 +75,10 @@ pub(super) fn part<'a>(
     rows: Range<usize>,
     n_max: usize,
 ) -> Box<dyn Product + 'a> {
-    let way = Way { most_rows: some::most_rows(token), gfni: Avx512Vbmi::detect().ok() };
+    let gfni = Avx512Vbmi::detect().ok();
+    // Measured on Cascade Lake; where there is GFNI, unpacking takes little.
+    let most_packed_rows = if gfni.is_some() { 0 } else { packed::MAX_ROWS };
+    let way = Way { most_rows: some::most_rows(token), most_packed_rows, gfni };
     Box::new(choosing(token, weights, rows, n_max, way))
 }
 
@@ -93,6 +99,7 @@ pub(super) fn choosing<'a>(
         blocks,
         way,
         groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(way.most_rows), pairs))],
+        packed: packed::Panel::new(),
         panel: Panel::new(),
     }
 }
@@ -107,6 +114,10 @@ impl Product for I2s<'_> {
                     let I2s { codes, blocks, ref mut groups, .. } = *self;
                     some::multiply(codes, blocks, (q, n), groups, out);
                 }
+                _ if n <= self.way.most_packed_rows => {
+                    let I2s { codes, blocks, ref mut packed, .. } = *self;
+                    packed::multiply(codes, blocks, (q, n), packed, out);
+                }
                 _ => {
                     let I2s { codes, rows, blocks, way, ref mut panel, .. } = *self;
                     panel::multiply(&Rows { codes, rows, blocks, gfni: way.gfni }, q, panel, out);
@@ -116,7 +127,7 @@ impl Product for I2s<'_> {
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.groups) + size_of_val(&*self.panel)
+        size_of_val(&*self.groups) + size_of_val(&*self.packed) + size_of_val(&*self.panel)
     }
 }
 
@@ -325,7 +336,7 @@ fill_panel!(fill_panel_by_shifts, "avx512f,avx512bw,avx512vl,avx512vnni", unpack
 /// Vector j holds dword j of sixteen rows of 32 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
+pub(super) fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
     let mut r = [_mm512_setzero_si512(); DWORDS];
     for (i, r) in r.iter_mut().enumerate() {
         let low = _mm512_castsi256_si512(load_block(row(i)));

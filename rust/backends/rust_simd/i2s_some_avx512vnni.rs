@@ -210,12 +210,16 @@ mod tests {
     use crate::bitnet::formats::{FormatError, Layout, Weights};
     use crate::rng::Rng;
 
-    fn prepare<'a, const MOST_ROWS: usize, const GFNI: bool>(
+    fn prepare<'a, const MOST_ROWS: usize, const MOST_PACKED_ROWS: usize, const GFNI: bool>(
         weights: Weights<'a>,
         n_max: usize,
     ) -> Result<Box<dyn Product + 'a>, FormatError> {
         let token = Avx512Vnni::detect().expect("asked before");
-        let way = Way { most_rows: MOST_ROWS, gfni: Avx512Vbmi::detect().ok().filter(|_| GFNI) };
+        let way = Way {
+            most_rows: MOST_ROWS,
+            most_packed_rows: MOST_PACKED_ROWS,
+            gfni: Avx512Vbmi::detect().ok().filter(|_| GFNI),
+        };
         Ok(Box::new(choosing(token, &weights, 0..weights.layout().rows(), n_max, way)))
     }
 
@@ -228,14 +232,15 @@ mod tests {
         }
         let mut rng = Rng::new(21);
         let sizes: Vec<usize> = (1..=MAX_ROWS).rev().chain([2, 7, 31, 33]).collect();
-        for rows in [1, 3, 4, 5, 9, 17] {
+        for rows in [1, 3, 4, 5, 9, 17, 33] {
             for blocks in [1, 2, 3, 31, 32, 33, 95, 96, 97] {
                 let layout = Layout::i2s(rows, blocks * BLOCK).expect("legal");
                 let codes = random_codes(&layout, &mut rng);
                 let batches = batches(&layout, &sizes, &mut rng);
-                check(prepare::<MAX_ROWS, true>, &layout, &codes, &batches, rows);
-                check(prepare::<1, true>, &layout, &codes, &batches, rows);
-                check(prepare::<1, false>, &layout, &codes, &batches, rows);
+                check(prepare::<MAX_ROWS, 0, true>, &layout, &codes, &batches, rows);
+                check(prepare::<1, 0, true>, &layout, &codes, &batches, rows);
+                check(prepare::<1, 0, false>, &layout, &codes, &batches, rows);
+                check(prepare::<1, 16, false>, &layout, &codes, &batches, rows);
             }
         }
     }
@@ -246,7 +251,9 @@ mod tests {
             return;
         }
         for blocks in [1, 96, 97] {
-            check_extremes(prepare::<MAX_ROWS, true>, &Layout::i2s(5, blocks * BLOCK).expect("legal"));
+            let layout = Layout::i2s(5, blocks * BLOCK).expect("legal");
+            check_extremes(prepare::<MAX_ROWS, 0, true>, &layout);
+            check_extremes(prepare::<1, 16, false>, &layout);
         }
     }
 }

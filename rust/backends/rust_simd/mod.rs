@@ -39,6 +39,8 @@ mod i2s_neon;
 #[cfg(target_arch = "x86_64")]
 mod i2s_pack_avx2;
 #[cfg(target_arch = "x86_64")]
+mod i2s_packed_avx512vnni;
+#[cfg(target_arch = "x86_64")]
 mod i2s_some_avx512vnni;
 mod isa;
 #[cfg(target_arch = "aarch64")]
