@@ -169,12 +169,12 @@ fn products<const C: usize>(panel: &[Block], q: Activations<'_>, col: usize) -> 
                 for v in 0..VECTORS {
                     u[v] = _mm512_and_si512(mask, load(&vectors[v]));
                 }
-                for c in 0..C {
+                for (c, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: row c has these columns, as was made sure of; slices of rows would cost as much as products.
                     let four = unsafe { q.as_ptr().add(c * cols + from + 4 * d).cast::<[i8; 4]>().read() };
                     let four = broadcast(four);
                     for v in 0..VECTORS {
-                        sums[c][v] = _mm512_dpbusd_epi32(sums[c][v], u[v], four);
+                        sums[v] = _mm512_dpbusd_epi32(sums[v], u[v], four);
                     }
                 }
             }
