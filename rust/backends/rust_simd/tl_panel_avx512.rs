@@ -176,7 +176,7 @@ const PAIRS: [u16; 32] = {
     words
 };
 
-/// The four columns of sixteen of 64 bytes of two pairs.
+/// The four columns of sixteen rows, whose bytes of two pairs stand in each lane where `rows` says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn decode_pairs(bytes: __m512i, rows: &[u8; 64], quad: &mut [u8; 64]) {
