@@ -53,7 +53,8 @@ pub(super) struct I2s<'a> {
     way: Way,
     /// Room for one activation row, or for a strip of some.
     groups: Vec<Groups>,
-    packed: Box<packed::Panel>,
+    /// Where some activation rows meet it.
+    packed: Option<Box<packed::Panel>>,
     panel: Box<Panel>,
 }
 
@@ -99,7 +100,7 @@ pub(super) fn choosing<'a>(
         blocks,
         way,
         groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(way.most_rows), pairs))],
-        packed: packed::Panel::new(),
+        packed: (way.most_packed_rows > 0).then(packed::Panel::new),
         panel: Panel::new(),
     }
 }
@@ -114,20 +115,22 @@ impl Product for I2s<'_> {
                     let I2s { codes, blocks, ref mut groups, .. } = *self;
                     some::multiply(codes, blocks, (q, n), groups, out);
                 }
-                _ if n <= self.way.most_packed_rows => {
-                    let I2s { codes, blocks, ref mut packed, .. } = *self;
-                    packed::multiply(codes, blocks, (q, n), packed, out);
-                }
                 _ => {
-                    let I2s { codes, rows, blocks, way, ref mut panel, .. } = *self;
-                    panel::multiply(&Rows { codes, rows, blocks, gfni: way.gfni }, q, panel, out);
+                    let I2s { codes, rows, blocks, way, ref mut packed, ref mut panel, .. } = *self;
+                    match packed {
+                        Some(packed) if n <= way.most_packed_rows => {
+                            packed::multiply(codes, blocks, (q, n), packed, out);
+                        }
+                        _ => panel::multiply(&Rows { codes, rows, blocks, gfni: way.gfni }, q, panel, out),
+                    }
                 }
             }
         }
     }
 
     fn bytes(&self) -> usize {
-        size_of_val(&*self.groups) + size_of_val(&*self.packed) + size_of_val(&*self.panel)
+        let packed = self.packed.as_deref().map_or(0, size_of_val);
+        size_of_val(&*self.groups) + packed + size_of_val(&*self.panel)
     }
 }
 

@@ -6,8 +6,8 @@
 //! **Triples.** Two blocks of 32 rows are unpacked to one dword per row, the eight magnitudes of a unit, in the order in
 //! which unpacking leaves the rows: four triples of a row are a dword, a nibble each in bits 0-3. `vpshufb` brings the
 //! byte of their signs to all four, a test of one bit in each picks them, and bit 4 is set where it is: an index into the
-//! codes of 14 magnitudes of either sign, two vectors that `vpermi2d` looks up together. Three codes are three bytes, four triples three dwords,
-//! and a table for each place, its bytes where they are needed, leaves nothing to shift:
+//! codes of 14 magnitudes of either sign, two vectors that `vpermi2d` looks up together. Three codes are three bytes, four
+//! triples three dwords, and a table for each place, its bytes where they are needed, leaves nothing to shift:
 //!
 //! ```text
 //! bytes of         first   second  third   fourth triple
