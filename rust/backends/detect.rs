@@ -49,7 +49,7 @@ macro_rules! require {
         #[cfg(not(target_arch = "x86_64"))]
         {
             let wanted = [$($feature),+].join(" and ");
-            Err(format!("this is {}, {wanted} need x86_64", std::env::consts::ARCH))
+            Err::<(), _>(format!("this is {}, {wanted} need x86_64", std::env::consts::ARCH))
         }
     }};
 }

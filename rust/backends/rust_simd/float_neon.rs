@@ -132,9 +132,8 @@ fn tile<const N: usize>(w: &[Octets], x: &[[Octet; N]], lanes: [&mut Octets; N])
     for (w, x) in w.iter().zip(x) {
         for column in 0..N {
             for row in 0..ROWS {
-                for lane in 0..WIDTH {
-                    let sum = &mut sums[column][row][lane];
-                    *sum = w[row].0[lane].mul_add(x[column].0[lane], *sum);
+                for ((sum, w), &x) in sums[column][row].iter_mut().zip(&w[row].0).zip(&x[column].0) {
+                    *sum = w.mul_add(x, *sum);
                 }
             }
         }

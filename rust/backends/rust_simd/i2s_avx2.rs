@@ -32,10 +32,11 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use crate::bitnet::formats::{FormatError, WeightFormat, Weights};
+use crate::bitnet::formats::{FormatError, Weights};
 
 use super::super::detect::Avx2;
 use super::Product;
+use super::codes::{check_i2s, code_3};
 use crate::team::Outputs;
 
 /// 32 bytes: the codes of a block, or 32 activations.
@@ -99,13 +100,8 @@ pub(super) fn lanes_of_codes<'a>(weights: &Weights<'a>) -> &'a [Lane] {
 
 /// The code bytes as blocks, once no code is 3.
 pub(super) fn codes<'a>(_: Avx2, weights: &Weights<'a>) -> Result<&'a [Lane], FormatError> {
-    let bytes = &weights.bytes()[..weights.layout().code_bytes()];
     // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-    if unsafe { has_code_3(bytes) } {
-        let offset = bytes.iter().position(|&byte| has_both_bits(byte) != 0).unwrap_or_default();
-        let what = format!("{:#04x} with code 3", bytes[offset]);
-        return Err(FormatError::InvalidCode { format: WeightFormat::I2S, offset, what });
-    }
+    check_i2s(weights, |bytes| unsafe { has_code_3(bytes) })?;
     Ok(lanes_of_codes(weights))
 }
 
@@ -345,12 +341,7 @@ fn add_dots(out: &mut [i32], dots: __m256i) {
 
 #[target_feature(enable = "avx2,fma")]
 fn has_code_3(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |found, &byte| found | has_both_bits(byte)) != 0
-}
-
-/// Not 0 where one of the four codes is 3.
-fn has_both_bits(byte: u8) -> u8 {
-    byte & byte >> 1 & 0b0101_0101
+    bytes.iter().fold(0, |found, &byte| found | code_3(byte)) != 0
 }
 
 /// Sum of a row of activations, which fits int32 for every K a backend accepts.

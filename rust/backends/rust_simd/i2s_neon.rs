@@ -7,9 +7,6 @@
 //! codes, once unpacked, meet every activation row, and activations every weight row. One activation row takes the weights
 //! once, four rows of them at a time; more take strips of columns whose activations stay in L1 while every weight row passes.
 //!
-//! TL1 and TL2 have no loops of their own here: preparing unpacks them and packs them as I2_S, two bits a weight, columns
-//! filled up to whole blocks. What that takes is in the prepared bytes.
-//!
 //! NEON belongs to every AArch64 CPU, so nothing here is compiled for more than the target has; SDOT is written as the
 //! instruction that it is and executed only where a token was given.
 
@@ -19,13 +16,11 @@ use std::arch::aarch64::{
     vshrq_n_u8,
 };
 use std::arch::asm;
-use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::super::{BackendError, checks};
-use super::Product;
-use crate::bitnet::formats::{self, Layout, WeightFormat, Weights};
+use super::{Product, codes};
+use crate::bitnet::formats::{FormatError, Weights};
 use crate::team::Outputs;
 
 /// A block: 32 bytes, the codes of 128 columns.
@@ -116,93 +111,30 @@ impl Dot for super::super::detect::NeonDotprod {
     }
 }
 
-/// Refuses codes that no packer produces, as the oracle does. Gives the number of rows that belong together.
-pub(super) fn check(name: &str, i2s_rows: usize, weights: &Weights<'_>) -> Result<usize, BackendError> {
-    let layout = weights.layout();
-    if layout.format() == WeightFormat::I2S {
-        // Both bits of a code are set where it is 3.
-        let found =
-            weights.bytes()[..layout.code_bytes()].iter().fold(0, |found, byte| found | byte & byte >> 1);
-        if found & 0b0101_0101 == 0 {
-            return Ok(i2s_rows);
-        }
-    }
-    unpacked(name, weights)?;
-    Ok(layout.tile().map_or(i2s_rows, |tile| tile.bm))
+/// The code bytes, once no code is 3.
+pub(super) fn checked<'a>(weights: &Weights<'a>) -> Result<&'a [u8], FormatError> {
+    // The fold has no early exit, so that it becomes vector code.
+    codes::check_i2s(weights, |bytes| bytes.iter().fold(0, |found, &byte| found | codes::code_3(byte)) != 0)
 }
 
-/// The codes, or which of them is invalid.
-fn unpacked(name: &str, weights: &Weights<'_>) -> Result<Vec<i8>, BackendError> {
-    let mut codes = checks::zeros(name, weights.layout().rows(), weights.layout().cols())?;
-    formats::unpack(weights, &mut codes)?;
-    Ok(codes)
-}
-
-/// I2_S weights, read in place or made when they were prepared.
+/// I2_S weights, read in place.
 struct I2s<'a, D> {
-    codes: Cow<'a, [u8]>,
+    codes: &'a [u8],
     rows: usize,
     /// Blocks of a row.
     blocks: usize,
-    /// Columns of a row of activations.
-    cols: usize,
-    /// Room for activations filled up to whole blocks, where rows have no whole ones: `[n_max, blocks * 128]`.
-    filled: Vec<i8>,
     isa: PhantomData<D>,
 }
 
 /// Makes some of the rows of checked weights ready.
-pub(super) fn part<'a, D: Dot>(
-    (_, name): (D, &str),
-    weights: &Weights<'a>,
-    rows: Range<usize>,
-    n_max: usize,
-) -> Result<Box<dyn Product + 'a>, BackendError> {
+pub(super) fn part<'a, D: Dot>(_: D, weights: &Weights<'a>, rows: Range<usize>) -> Box<dyn Product + 'a> {
     let cols = weights.layout().cols();
-    let blocks = cols.div_ceil(BLOCK);
-    let (codes, filled) = match weights.layout().format() {
-        WeightFormat::I2S => {
-            (Cow::Borrowed(&weights.bytes()[rows.start * cols / 4..rows.end * cols / 4]), Vec::new())
-        }
-        WeightFormat::Tl1 | WeightFormat::Tl2 => {
-            let filled = if cols.is_multiple_of(BLOCK) { 0 } else { n_max };
-            (
-                Cow::Owned(packed_as_i2s(name, weights, rows.clone())?),
-                checks::zeros(name, filled, blocks * BLOCK)?,
-            )
-        }
-    };
-    Ok(Box::new(I2s::<D> { codes, rows: rows.len(), blocks, cols, filled, isa: PhantomData }))
-}
-
-/// Some rows of TL1 or TL2 in two bits a weight, columns filled up to whole blocks.
-fn packed_as_i2s(name: &str, weights: &Weights<'_>, rows: Range<usize>) -> Result<Vec<u8>, BackendError> {
-    let cols = weights.layout().cols();
-    let all = unpacked(name, weights)?;
-    let row_layout = Layout::i2s(1, cols.next_multiple_of(BLOCK))?;
-    let mut row_codes = vec![0; row_layout.cols()];
-    let mut row_bytes = vec![0; row_layout.packed_bytes()];
-    let mut packed: Vec<u8> = checks::zeros(name, rows.len(), row_layout.code_bytes())?;
-    for (packed, codes) in
-        packed.chunks_exact_mut(row_layout.code_bytes()).zip(all[rows.start * cols..].chunks_exact(cols))
-    {
-        row_codes[..cols].copy_from_slice(codes);
-        formats::pack(&row_layout, &row_codes, 1.0, &mut row_bytes)?;
-        packed.copy_from_slice(&row_bytes[..row_layout.code_bytes()]);
-    }
-    Ok(packed)
+    let codes = &weights.bytes()[rows.start * cols / 4..rows.end * cols / 4];
+    Box::new(I2s::<D> { codes, rows: rows.len(), blocks: cols / BLOCK, isa: PhantomData })
 }
 
 impl<D: Dot> Product for I2s<'_, D> {
     fn run(&mut self, q: &[i8], n: usize, out: &mut Outputs<'_, i32>) {
-        let width = self.blocks * BLOCK;
-        let mut q = q;
-        if self.cols < width {
-            for (filled, q) in self.filled.chunks_exact_mut(width).zip(q.chunks_exact(self.cols)) {
-                filled[..self.cols].copy_from_slice(q);
-            }
-            q = &self.filled[..n * width];
-        }
         let q = groups(q);
         let weights = Rows { codes: self.codes.as_chunks().0, rows: self.rows, blocks: self.blocks };
         let mut first = 0;
@@ -221,8 +153,7 @@ impl<D: Dot> Product for I2s<'_, D> {
     }
 
     fn bytes(&self) -> usize {
-        let made = if matches!(self.codes, Cow::Owned(_)) { self.codes.len() } else { 0 };
-        made + size_of_val(&*self.filled)
+        0
     }
 }
 
@@ -337,7 +268,7 @@ unsafe fn tile<D: Dot, const R: usize, const C: usize>(
 /// The codes of a group of sixteen bytes. The compiler knows the group, and takes what is the same for several activation
 /// rows out of their loop.
 #[inline(always)]
-fn codes_of(packed: uint8x16_t, group: usize) -> int8x16_t {
+pub(super) fn codes_of(packed: uint8x16_t, group: usize) -> int8x16_t {
     // SAFETY: NEON belongs to every AArch64 CPU.
     unsafe {
         let three = vdupq_n_u8(3);

@@ -11,25 +11,16 @@ use std::arch::x86_64::{
 
 use super::super::detect::Avx2;
 use super::i2s_avx2::{self, BLOCK, Lane};
-use super::quantize_avx2::{self, Ternary};
+use super::quantize_avx2;
+use super::ternary::{self, Ternary};
 use crate::bitnet::formats::{FormatError, Weights};
-
-/// Blocks whose codes are held at a time: 4 KB.
-const CHUNK_BLOCKS: usize = 32;
 
 /// The codes that whole blocks of `src` become, packed into `bytes`. Whether any of them is not 0.
 pub(super) fn pack(token: Avx2, ternary: Ternary, src: &[f32], bytes: &mut [u8]) -> bool {
-    let mut codes = [0; CHUNK_BLOCKS * BLOCK];
-    let mut nonzero = false;
-    let packed = bytes.as_chunks_mut::<32>().0;
-    for (src, packed) in src.chunks(codes.len()).zip(packed.chunks_mut(CHUNK_BLOCKS)) {
-        let codes = &mut codes[..src.len()];
-        ternary.codes(token, src, codes);
-        nonzero = nonzero || codes.iter().any(|&code| code != 0);
+    ternary::pack_i2s(token, ternary, src, bytes, |codes, packed| {
         // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-        unsafe { pack_codes(codes.as_chunks().0, packed) };
-    }
-    nonzero
+        unsafe { pack_codes(codes, packed) }
+    })
 }
 
 /// `dst` `[rows, cols]` = code * scale. Nothing is written where a code is invalid.

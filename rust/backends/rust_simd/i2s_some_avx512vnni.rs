@@ -205,7 +205,7 @@ mod tests {
     use super::super::super::detect::Avx512Vbmi;
     use super::super::Product;
     use super::super::i2s_avx512vnni::{Way, choosing};
-    use super::super::tl_avx2::tests::{batches, check, check_extremes, random_codes};
+    use super::super::product_tests::{batches, check, check_extremes, random_codes};
     use super::*;
     use crate::bitnet::formats::{FormatError, Layout, Weights};
     use crate::rng::Rng;

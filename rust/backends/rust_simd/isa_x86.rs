@@ -5,10 +5,9 @@ use std::ops::Range;
 use super::super::detect::{Avx2, Avx512Vbmi, Avx512Vnni, AvxVnni};
 use super::super::{BackendError, FloatMatmul, WeightRule};
 use super::isa::{Isa, Made};
-use super::quantize_avx2::Ternary;
 use super::repacked_avx512vnni::{self, Repacking};
-use super::tl_avx2::Multiplier;
-use super::{Elementwise, Product, float_native, non_finite};
+use super::tl_avx2::{self, Multiplier};
+use super::{Elementwise, Product, float_native, ternary};
 use super::{i2s_avx2, i2s_avx512vnni, i2s_avxvnni, i2s_pack_avx2, tl_pack_avx2, tl1_avx2, tl2_avx2};
 use crate::bitnet::formats::repacked::{self, Repacked};
 use crate::bitnet::formats::{FormatError, Layout, WeightFormat, Weights};
@@ -21,8 +20,7 @@ fn check(token: Avx2, i2s_rows: usize, weights: &Weights<'_>) -> Result<usize, F
             i2s_avx2::codes(token, weights)?;
             i2s_rows
         }
-        WeightFormat::Tl1 => tl1_avx2::check(token, weights)?.bm,
-        WeightFormat::Tl2 => tl2_avx2::check(token, weights)?.bm,
+        WeightFormat::Tl1 | WeightFormat::Tl2 => tl_avx2::check(token, weights)?.bm,
     })
 }
 
@@ -34,19 +32,12 @@ fn pack(
     src: &[f32],
     dst: &mut [u8],
 ) -> Result<f32, BackendError> {
-    let ternary = Ternary::of(token, rule, src).map_err(|index| non_finite(src, index))?;
-    let scale_at = layout.scale_offset() - layout.code_bytes();
-    let (bytes, tail) = dst.split_at_mut(layout.code_bytes());
-    let nonzero = match layout.format() {
-        WeightFormat::I2S => i2s_pack_avx2::pack(token, ternary, src, bytes),
+    ternary::pack(token, (layout, rule), src, dst, |ternary, bytes| match layout.format() {
+        WeightFormat::I2S => Ok(i2s_pack_avx2::pack(token, ternary, src, bytes)),
         WeightFormat::Tl1 | WeightFormat::Tl2 => {
-            tl_pack_avx2::pack((token, name), layout, ternary, src, bytes)?
+            tl_pack_avx2::pack((token, name), layout, ternary, src, bytes)
         }
-    };
-    let scale = ternary.scale(nonzero);
-    tail.fill(0);
-    tail[scale_at..scale_at + 4].copy_from_slice(&scale.to_le_bytes());
-    Ok(scale)
+    })
 }
 
 /// See [`Isa::dequantize`].

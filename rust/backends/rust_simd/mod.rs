@@ -15,6 +15,7 @@ mod ceilings_avx512vnni;
 mod ceilings_avxvnni;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod ceilings_neon;
+mod codes;
 mod float;
 #[cfg(target_arch = "x86_64")]
 mod float_avx2;
@@ -38,6 +39,8 @@ mod i2s_avxvnni;
 mod i2s_neon;
 #[cfg(target_arch = "x86_64")]
 mod i2s_pack_avx2;
+#[cfg(target_arch = "aarch64")]
+mod i2s_pack_neon;
 #[cfg(target_arch = "x86_64")]
 mod i2s_packed_avx512vnni;
 #[cfg(target_arch = "x86_64")]
@@ -54,6 +57,8 @@ mod panel_avx2;
 mod panel_avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod panel_avxvnni;
+#[cfg(test)]
+mod product_tests;
 #[cfg(target_arch = "x86_64")]
 mod quantize_avx2;
 #[cfg(target_arch = "aarch64")]
@@ -62,19 +67,30 @@ mod quantize_neon;
 mod repacked_avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod t5_avx512vnni;
+mod ternary;
 #[cfg(target_arch = "x86_64")]
 mod tl1_avx2;
+#[cfg(target_arch = "aarch64")]
+mod tl1_neon;
+#[cfg(test)]
+mod tl1_tests;
 #[cfg(target_arch = "x86_64")]
 mod tl2_avx2;
+#[cfg(target_arch = "aarch64")]
+mod tl2_neon;
+#[cfg(test)]
+mod tl2_tests;
 #[cfg(target_arch = "x86_64")]
 mod tl_avx2;
 #[cfg(target_arch = "x86_64")]
 mod tl_avx512;
+#[cfg(target_arch = "aarch64")]
+mod tl_neon;
 #[cfg(target_arch = "x86_64")]
 mod tl_pack_avx2;
 #[cfg(target_arch = "x86_64")]
 mod tl_panel_avx512;
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "decoding to panels takes more of it"))]
 mod tl_region;
 #[cfg(target_arch = "x86_64")]
 mod vector;

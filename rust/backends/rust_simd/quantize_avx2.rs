@@ -13,9 +13,9 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
-use super::super::WeightRule;
 use super::super::detect::Avx2;
 use super::Elementwise;
+use super::ternary::{TernaryLoops, first_non_finite};
 
 /// Values per step: four vectors of floats become one of bytes.
 const STEP: usize = 32;
@@ -41,61 +41,21 @@ impl Elementwise for Avx2 {
     }
 }
 
-/// A weight rule that has seen the whole matrix: what each weight becomes no longer depends on the others.
-#[derive(Clone, Copy)]
-pub(super) enum Ternary {
-    /// `absmean`, by 1 / mean |w|.
-    Round {
-        /// 1 / max(mean |w|, 1e-5).
-        multiplier: f32,
-    },
-    /// `maxabs`: the signs.
-    Signs {
-        /// max |w|.
-        max_abs: f32,
-    },
-}
-
-impl Ternary {
-    /// Looks at all of `src`; where there is a NaN or an infinity, the index of the first one.
-    pub fn of(token: Avx2, rule: WeightRule, src: &[f32]) -> Result<Self, usize> {
-        match rule {
-            WeightRule::AbsMean => {
-                // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-                let (largest, sum) = unsafe { magnitudes(src) };
-                if !f32::from_bits(largest).is_finite() {
-                    return Err(first_non_finite(src));
-                }
-                let mean = (sum / src.len() as f64) as f32;
-                Ok(Self::Round { multiplier: 1.0 / mean.max(1e-5) })
-            }
-            WeightRule::MaxAbs => Ok(Self::Signs { max_abs: token.max_abs(src)? }),
-        }
+impl TernaryLoops for Avx2 {
+    fn magnitudes(self, x: &[f32]) -> (u32, f64) {
+        // SAFETY: `self` proves that this CPU runs AVX2 and FMA.
+        unsafe { magnitudes(x) }
     }
 
-    /// The codes of some of the weights.
-    pub fn codes(self, _: Avx2, src: &[f32], codes: &mut [i8]) {
-        // SAFETY: the token proves that this CPU runs AVX2 and FMA.
-        unsafe {
-            match self {
-                Self::Round { multiplier } => round_to_ternary(src, multiplier, codes),
-                Self::Signs { .. } => signs(src, codes),
-            }
-        }
+    fn round(self, src: &[f32], multiplier: f32, codes: &mut [i8]) {
+        // SAFETY: `self` proves that this CPU runs AVX2 and FMA.
+        unsafe { round_to_ternary(src, multiplier, codes) }
     }
 
-    /// The scale, once it is known whether any code is not 0.
-    pub fn scale(self, nonzero: bool) -> f32 {
-        match self {
-            Self::Round { multiplier } if nonzero => 1.0 / multiplier,
-            Self::Round { .. } => 0.0,
-            Self::Signs { max_abs } => max_abs,
-        }
+    fn signs(self, src: &[f32], codes: &mut [i8]) {
+        // SAFETY: `self` proves that this CPU runs AVX2 and FMA.
+        unsafe { signs(src, codes) }
     }
-}
-
-fn first_non_finite(x: &[f32]) -> usize {
-    x.iter().position(|value| !value.is_finite()).unwrap_or_default()
 }
 
 /// `dst` = f32(code) * scale.

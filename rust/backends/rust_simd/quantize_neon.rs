@@ -2,10 +2,8 @@
 //! turns loops of independent values into its vectors by itself, with one rounding each, half to even.
 
 use super::super::detect::{Neon, NeonDotprod};
-use super::super::{BackendError, WeightRule, checks};
 use super::Elementwise;
-use crate::bitnet::formats::{self, Layout, Weights};
-use crate::bitnet::quant::absmean;
+use super::ternary::{TernaryLoops, first_non_finite};
 
 /// The same loops for both.
 macro_rules! elementwise {
@@ -31,14 +29,47 @@ macro_rules! elementwise {
 elementwise!(Neon);
 elementwise!(NeonDotprod);
 
+/// Values whose magnitudes are looked at and added together.
+const STEP: usize = 32;
+
+impl TernaryLoops for Neon {
+    fn magnitudes(self, x: &[f32]) -> (u32, f64) {
+        let (mut largest, mut sum) = (0, 0.0);
+        for x in x.chunks(STEP) {
+            largest = largest.max(largest_magnitude_bits(x));
+            // Each addition waits for the one before.
+            for value in x {
+                sum += f64::from(value.abs());
+            }
+        }
+        (largest, sum)
+    }
+
+    fn round(self, src: &[f32], multiplier: f32, codes: &mut [i8]) {
+        for (code, w) in codes.iter_mut().zip(src) {
+            *code = (w * multiplier).clamp(-1.0, 1.0).round_ties_even() as i8;
+        }
+    }
+
+    /// The float32 next to 1e-6 lies just below it.
+    fn signs(self, src: &[f32], codes: &mut [i8]) {
+        for (code, &w) in codes.iter_mut().zip(src) {
+            *code = i8::from(w > 1e-6) - i8::from(w < -1e-6);
+        }
+    }
+}
+
 /// On bit patterns: without their sign they order like the magnitudes, NaN and infinity at the top.
 fn max_abs(x: &[f32]) -> Result<f32, usize> {
-    let bits = x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
-    let max_abs = f32::from_bits(bits);
+    let max_abs = f32::from_bits(largest_magnitude_bits(x));
     if max_abs.is_finite() {
         return Ok(max_abs);
     }
-    Err(x.iter().position(|value| !value.is_finite()).unwrap_or_default())
+    Err(first_non_finite(x))
+}
+
+fn largest_magnitude_bits(x: &[f32]) -> u32 {
+    x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff))
 }
 
 fn quantize(x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
@@ -47,32 +78,4 @@ fn quantize(x: &[f32], scale: f32, q: &mut [i8]) -> i32 {
     }
     // Modulo 2^32, as the oracle does it.
     q.iter().fold(0_i32, |sum, &q| sum.wrapping_add(i32::from(q)))
-}
-
-/// With the oracle's own loops: the sum inside absmean is serial by definition, and loops of vectors for the rest are not
-/// written yet.
-pub(super) fn pack(
-    name: &str,
-    layout: &Layout,
-    rule: WeightRule,
-    src: &[f32],
-    dst: &mut [u8],
-) -> Result<f32, BackendError> {
-    let mut codes: Vec<i8> = checks::zeros(name, layout.rows(), layout.cols())?;
-    let scale = match rule {
-        WeightRule::AbsMean => absmean::absmean(src, &mut codes)?,
-        WeightRule::MaxAbs => absmean::max_abs(src, &mut codes)?,
-    };
-    formats::pack(layout, &codes, scale, dst)?;
-    Ok(scale)
-}
-
-/// With the oracle's own loops, too. Nothing is written where a code is invalid.
-pub(super) fn dequantize(name: &str, weights: &Weights<'_>, dst: &mut [f32]) -> Result<(), BackendError> {
-    let mut codes: Vec<i8> = checks::zeros(name, weights.layout().rows(), weights.layout().cols())?;
-    formats::unpack(weights, &mut codes)?;
-    for (value, code) in dst.iter_mut().zip(codes) {
-        *value = f32::from(code) * weights.scale();
-    }
-    Ok(())
 }

@@ -15,6 +15,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx2;
+use super::codes;
 use super::tl_avx2::{
     self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, Table, add_words, join, lanes, load,
     nibbles,
@@ -23,7 +24,7 @@ use super::tl_avx512;
 use super::tl_panel_avx512::Tl1Rows;
 use super::tl_region::{Piece, Region, columns};
 use super::{Product, panel_avx512vnni, panel_avxvnni};
-use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
+use crate::bitnet::formats::{WeightFormat, Weights};
 use crate::team::Outputs;
 
 /// Tables of one step: for the first and the second pair of the quads h and l, each for both lanes.
@@ -32,20 +33,6 @@ type Tables = [[Table; 2]; 2];
 /// Steps that add eight pairs to a byte sum.
 const UNIT_STEPS: usize = 4;
 
-/// Checks the codes. Gives the tile.
-pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<Tile, FormatError> {
-    let layout = weights.layout();
-    tl_avx2::check_nibbles(
-        token,
-        WeightFormat::Tl1,
-        &weights.bytes()[..layout.code_bytes()],
-        0,
-        8,
-        "pair index",
-    )?;
-    Ok(tl_avx2::tile_of(layout))
-}
-
 /// Makes some of the rows, whole tiles of checked weights, ready: allocates the tables.
 pub(super) fn part<'a>(
     (token, multiplier): (Avx2, Multiplier),
@@ -53,7 +40,7 @@ pub(super) fn part<'a>(
     rows: Range<usize>,
     n_max: usize,
 ) -> Box<dyn Product + 'a> {
-    let (cols, tile) = (weights.layout().cols(), tl_avx2::tile_of(weights.layout()));
+    let (cols, tile) = (weights.layout().cols(), codes::tile_of(weights.layout()));
     let row_blocks = tile.bm / tile.row_block();
     let panel_steps = 64 * 4 / tile.by;
     let most = panel_steps.min(PAIR_UNITS * UNIT_STEPS);
@@ -297,110 +284,45 @@ fn decode_step<const PAIRS: bool>(codes: &[u8; 64], half: usize, quads: &mut [Qu
 
 #[cfg(test)]
 mod tests {
-    use super::super::tl_avx2::tests::{
-        Npz, batches, check, check_extremes, check_invalid, golden_names, number, random_activations,
-        random_codes, token,
-    };
+    use super::super::product_tests::Prepare;
+    use super::super::tl_avx2::{self, tests::token};
+    use super::super::tl1_tests;
     use super::*;
-    use crate::bitnet::formats::Layout;
-    use crate::rng::Rng;
+    use crate::bitnet::formats::FormatError;
 
-    fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(token(), &weights)?;
-        Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
+    fn prepare_with<'a>(
+        multiplier: Multiplier,
+        weights: Weights<'a>,
+        n_max: usize,
+    ) -> Result<Box<dyn Product + 'a>, FormatError> {
+        tl_avx2::check(token(), &weights)?;
+        Ok(part((token(), multiplier), &weights, 0..weights.layout().rows(), n_max))
     }
 
-    /// The same on the widest instructions that this CPU has.
-    fn prepare_wide<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(token(), &weights)?;
-        Ok(part((token(), Multiplier::widest(true)), &weights, 0..weights.layout().rows(), n_max))
-    }
-
-    /// The same with look-ups of 32 rows.
-    fn prepare_halves<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(token(), &weights)?;
-        Ok(part((token(), Multiplier::widest(false)), &weights, 0..weights.layout().rows(), n_max))
-    }
-
-    fn layout(rows: usize, cols: usize, bm: usize, bk: usize, by: usize) -> Layout {
-        Layout::tl1(rows, cols, Tile { bm, bk, by }).unwrap()
-    }
-
-    /// Both inner blocks; k-blocks of 1, 3, 4, 5 and more steps, up to and beyond the 60 of one run and the 64 quads
-    /// of one panel; columns that are no multiple of 16.
-    const SHAPES: [(usize, usize, usize, usize, usize); 16] = [
-        (64, 4, 64, 4, 4),
-        (32, 8, 32, 8, 8),
-        (64, 20, 64, 20, 4),
-        (32, 24, 32, 24, 8),
-        (64, 12, 64, 4, 4),
-        (32, 40, 32, 8, 8),
-        (128, 128, 128, 64, 4),
-        (128, 128, 64, 32, 8),
-        (64, 240, 64, 240, 4),
-        (64, 244, 64, 244, 4),
-        (64, 260, 64, 260, 4),
-        (32, 480, 32, 480, 8),
-        (32, 488, 32, 488, 8),
-        (32, 264, 32, 24, 8),
-        (192, 512, 64, 128, 4),
-        (192, 1024, 96, 512, 8),
+    /// With AVX2; on the widest instructions that this CPU has; the same with look-ups of 32 rows.
+    const PREPARES: [Prepare; 3] = [
+        |weights, n_max| prepare_with(Multiplier::Avx2, weights, n_max),
+        |weights, n_max| prepare_with(Multiplier::widest(true), weights, n_max),
+        |weights, n_max| prepare_with(Multiplier::widest(false), weights, n_max),
     ];
 
     #[test]
-    fn products_are_exact_for_every_shape_and_batch() {
-        let mut rng = Rng::for_part(1, "tl1 shapes");
-        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 33];
-        for (i, (rows, cols, bm, bk, by)) in SHAPES.into_iter().enumerate() {
-            let layout = layout(rows, cols, bm, bk, by);
-            let codes = random_codes(&layout, &mut rng);
-            let batches = batches(&layout, &sizes, &mut rng);
-            check(prepare, &layout, &codes, &batches, i);
-            check(prepare_wide, &layout, &codes, &batches, i);
-            check(prepare_halves, &layout, &codes, &batches, i);
-        }
+    fn every_shape_and_batch_is_exact() {
+        tl1_tests::every_shape_and_batch_is_exact(&PREPARES);
     }
 
     #[test]
-    fn products_are_exact_at_the_extremes() {
-        for (rows, cols, bm, bk, by) in [(64, 512, 64, 512, 4), (32, 1024, 32, 1024, 8), (64, 512, 64, 4, 4)]
-        {
-            check_extremes(prepare, &layout(rows, cols, bm, bk, by));
-            check_extremes(prepare_wide, &layout(rows, cols, bm, bk, by));
-            check_extremes(prepare_halves, &layout(rows, cols, bm, bk, by));
-        }
+    fn extremes_are_exact() {
+        tl1_tests::extremes_are_exact(&PREPARES);
     }
 
-    /// The packed bytes of the real program, read as the codes they were made from.
     #[test]
     fn packed_bytes_of_bitnet_cpp_are_understood() {
-        let mut rng = Rng::for_part(1, "tl1 golden");
-        let names = golden_names("tl1_", ".npz");
-        assert_eq!(names.len(), 2);
-        for name in names {
-            let (rows, cols, by) = (number(&name, "m"), number(&name, "k"), 256 / number(&name, "bmm"));
-            let layout = layout(rows, cols, number(&name, "bm"), number(&name, "bk"), by);
-            let mut file = Npz::golden(&name);
-            let mut bytes: Vec<u8> = file.data("packed");
-            bytes.resize(layout.packed_bytes(), 0);
-            let codes: Vec<i8> = file.data("q");
-            for n in [1, 3, 8, 9] {
-                let q = random_activations(n * cols, &mut rng);
-                let mut out = vec![0; n * rows];
-                let weights = Weights::new(layout, &bytes).unwrap();
-                prepare(weights, n).unwrap().run(&q, n, &mut Outputs::whole(&mut out, rows));
-                for (i, out) in out.into_iter().enumerate() {
-                    let (w, q) = (&codes[i % rows * cols..][..cols], &q[i / rows * cols..][..cols]);
-                    let dot: i32 = w.iter().zip(q).map(|(&w, &q)| i32::from(w) * i32::from(q)).sum();
-                    assert_eq!(out, dot, "{name}: output {i} of n = {n}");
-                }
-            }
-        }
+        tl1_tests::packed_bytes_of_bitnet_cpp_are_understood(&PREPARES);
     }
 
     #[test]
     fn codes_that_no_packer_makes_are_refused() {
-        let layout = layout(128, 128, 64, 64, 4);
-        check_invalid(prepare, &layout, 0..layout.code_bytes(), 8);
+        tl1_tests::codes_that_no_packer_makes_are_refused(&PREPARES);
     }
 }

@@ -21,15 +21,16 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::Avx2;
+use super::codes::{self, Sections, TRIPLE_DIGITS};
 use super::tl_avx2::{
-    self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, TRIPLE_DIGITS, TRIPLE_UNITS, Table,
-    add_words, both_lanes, join, lanes, load, nibbles,
+    self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, TRIPLE_UNITS, Table, add_words,
+    both_lanes, join, lanes, load, nibbles,
 };
 use super::tl_avx512::{self, SignedTable};
 use super::tl_panel_avx512::Tl2Rows;
 use super::tl_region::{Piece, Region, columns};
 use super::{Product, panel_avx512vnni, panel_avxvnni};
-use crate::bitnet::formats::{FormatError, Tile, WeightFormat, Weights};
+use crate::bitnet::formats::{WeightFormat, Weights};
 use crate::team::Outputs;
 
 /// Tables of the eight triples or pairs that one unit takes.
@@ -41,45 +42,6 @@ const TRIPLE_COLS: usize = 24;
 /// Columns of eight pairs.
 const PAIR_COLS: usize = 16;
 
-/// The three sections of the codes: A, S and B of the essay in `formats::tl2`.
-pub(super) struct Sections<'a> {
-    pub magnitudes: &'a [u8],
-    pub signs: &'a [u8],
-    pub indices: &'a [u8],
-}
-
-impl<'a> Sections<'a> {
-    /// Those of some of the rows, whole tiles.
-    pub fn of(weights: &Weights<'a>, rows: Range<usize>) -> Self {
-        let layout = weights.layout();
-        let (three_cols, all) = (layout.three_cols(), layout.rows());
-        let two_cols = layout.cols() - three_cols;
-        let signs = three_cols * all / 6;
-        let pairs = signs + three_cols * all / 24;
-        let section = |offset: usize, cols: usize, weights_per_byte: usize| {
-            let bytes = |rows: usize| offset + cols * rows / weights_per_byte;
-            &weights.bytes()[bytes(rows.start)..bytes(rows.end)]
-        };
-        Self {
-            magnitudes: section(0, three_cols, 6),
-            signs: section(signs, three_cols, 24),
-            indices: section(pairs, two_cols, 4),
-        }
-    }
-}
-
-/// Checks the codes. Gives the tile.
-pub(super) fn check(token: Avx2, weights: &Weights<'_>) -> Result<Tile, FormatError> {
-    let layout = weights.layout();
-    let Sections { magnitudes, indices, .. } = Sections::of(weights, 0..layout.rows());
-    let check = |bytes: &[u8], offset, largest, what: &str| {
-        tl_avx2::check_nibbles(token, WeightFormat::Tl2, bytes, offset, largest, what)
-    };
-    check(magnitudes, 0, 13, "triple magnitude")?;
-    check(indices, layout.code_bytes() - indices.len(), 8, "pair index")?;
-    Ok(tl_avx2::tile_of(layout))
-}
-
 /// Makes some of the rows, whole tiles of checked weights, ready: allocates the tables.
 pub(super) fn part<'a>(
     (token, multiplier): (Avx2, Multiplier),
@@ -88,7 +50,7 @@ pub(super) fn part<'a>(
     n_max: usize,
 ) -> Box<dyn Product + 'a> {
     let layout = *weights.layout();
-    let (three_cols, tile) = (layout.three_cols(), tl_avx2::tile_of(&layout));
+    let (three_cols, tile) = (layout.three_cols(), codes::tile_of(&layout));
     let two_cols = layout.cols() - three_cols;
     let row_blocks = tile.bm / 32;
     let lookup_rows = n_max.min(multiplier.max_lookup_rows(WeightFormat::Tl2));
@@ -503,140 +465,50 @@ fn decode_triples<const PAIRS: bool>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tl_avx2::tests::{
-        Npz, batches, check, check_bytes, check_extremes, check_invalid, golden_names, number, random_codes,
-        token,
-    };
+    use super::super::product_tests::Prepare;
+    use super::super::tl_avx2::{self, tests::token};
+    use super::super::tl2_tests;
     use super::*;
-    use crate::bitnet::formats::Layout;
-    use crate::rng::Rng;
+    use crate::bitnet::formats::FormatError;
 
-    fn prepare<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(token(), &weights)?;
-        Ok(part((token(), Multiplier::Avx2), &weights, 0..weights.layout().rows(), n_max))
+    fn prepare_with<'a>(
+        multiplier: Multiplier,
+        weights: Weights<'a>,
+        n_max: usize,
+    ) -> Result<Box<dyn Product + 'a>, FormatError> {
+        tl_avx2::check(token(), &weights)?;
+        Ok(part((token(), multiplier), &weights, 0..weights.layout().rows(), n_max))
     }
 
-    /// The same on the widest instructions that this CPU has.
-    fn prepare_wide<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(token(), &weights)?;
-        Ok(part((token(), Multiplier::widest(true)), &weights, 0..weights.layout().rows(), n_max))
-    }
-
-    /// The same with look-ups of 32 rows.
-    fn prepare_halves<'a>(weights: Weights<'a>, n_max: usize) -> Result<Box<dyn Product + 'a>, FormatError> {
-        super::check(token(), &weights)?;
-        Ok(part((token(), Multiplier::widest(false)), &weights, 0..weights.layout().rows(), n_max))
-    }
-
-    fn layout(rows: usize, cols: usize, bm: usize, bk: usize) -> Layout {
-        Layout::tl2(rows, cols, Tile { bm, bk, by: 8 }).unwrap()
-    }
-
-    /// Tiles of one and of several row blocks; k-blocks of 1, 4, 8, 9, 10, 11 and 21 units; no pairs, no triples, and
-    /// pairs up to and beyond the 14 units of one panel (more than 256 columns of them are not legal).
-    const SHAPES: [(usize, usize, usize, usize); 15] = [
-        (32, 256, 32, 768),
-        (32, 256, 32, 192),
-        (32, 264, 32, 24),
-        (32, 288, 32, 96),
-        (32, 288, 32, 288),
-        (64, 480, 32, 240),
-        (64, 528, 64, 264),
-        (64, 296, 32, 264),
-        (96, 504, 32, 504),
-        (96, 728, 32, 504),
-        (32, 760, 32, 504),
-        (128, 464, 64, 216),
-        (320, 320, 160, 96),
-        (256, 512, 128, 96),
-        (64, 752, 32, 240),
+    /// With AVX2; on the widest instructions that this CPU has; the same with look-ups of 32 rows.
+    const PREPARES: [Prepare; 3] = [
+        |weights, n_max| prepare_with(Multiplier::Avx2, weights, n_max),
+        |weights, n_max| prepare_with(Multiplier::widest(true), weights, n_max),
+        |weights, n_max| prepare_with(Multiplier::widest(false), weights, n_max),
     ];
 
     #[test]
-    fn products_are_exact_for_every_shape_and_batch() {
-        let mut rng = Rng::for_part(1, "tl2 shapes");
-        let sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 33];
-        for (i, (rows, cols, bm, bk)) in SHAPES.into_iter().enumerate() {
-            let layout = layout(rows, cols, bm, bk);
-            let codes = random_codes(&layout, &mut rng);
-            let batches = batches(&layout, &sizes, &mut rng);
-            check(prepare, &layout, &codes, &batches, i);
-            check(prepare_wide, &layout, &codes, &batches, i);
-            check(prepare_halves, &layout, &codes, &batches, i);
-        }
+    fn every_shape_and_batch_is_exact() {
+        tl2_tests::every_shape_and_batch_is_exact(&PREPARES);
     }
 
     #[test]
-    fn products_are_exact_at_the_extremes() {
-        for (rows, cols, bm, bk) in
-            [(32, 288, 32, 96), (32, 760, 32, 504), (32, 720, 32, 720), (32, 256, 32, 768)]
-        {
-            check_extremes(prepare, &layout(rows, cols, bm, bk));
-            check_extremes(prepare_wide, &layout(2 * rows, cols, 2 * bm, bk));
-            check_extremes(prepare_halves, &layout(2 * rows, cols, 2 * bm, bk));
-        }
+    fn extremes_are_exact() {
+        tl2_tests::extremes_are_exact(&PREPARES);
     }
 
-    /// The packed bytes and activations of the real program give its outputs to the bit.
     #[test]
     fn products_are_those_of_bitnet_cpp() {
-        let names = golden_names("tl2_", ".npz");
-        assert_eq!(names.len(), 2);
-        for name in names {
-            let layout =
-                layout(number(&name, "m"), number(&name, "k"), number(&name, "bm"), number(&name, "bk"));
-            let mut file = Npz::golden(&name);
-            let mut bytes: Vec<u8> = file.data("packed");
-            bytes.resize(layout.packed_bytes(), 0);
-            let (codes, q): (Vec<i8>, Vec<i8>) = (file.data("q"), file.data("x_q"));
-            let (y, lut_scale): (Vec<f32>, f32) = (file.data("y"), file.scalar("lut_scale"));
-            let weights = Weights::new(layout, &bytes).unwrap();
-            let mut out = vec![0; layout.rows()];
-            prepare(weights, 1).unwrap().run(&q, 1, &mut Outputs::whole(&mut out, layout.rows()));
-            for (row, codes) in codes.chunks_exact(layout.cols()).enumerate() {
-                let dot: i32 = codes.iter().zip(&q).map(|(&w, &q)| i32::from(w) * i32::from(q)).sum();
-                assert_eq!(out[row], dot, "{name}: row {row}");
-                assert_eq!(dot as f32 / lut_scale * weights.scale(), y[row], "{name}: row {row}");
-            }
-            check_bytes(
-                prepare,
-                &layout,
-                &bytes,
-                &[q.repeat(Multiplier::Avx2.max_lookup_rows(WeightFormat::Tl2) + 1)],
-            );
-        }
+        tl2_tests::products_are_those_of_bitnet_cpp(&PREPARES);
     }
 
     #[test]
     fn signs_of_zeros_and_padding_mean_nothing() {
-        let layout = layout(64, 544, 32, 96);
-        let mut rng = Rng::for_part(1, "tl2 signs");
-        let mut bytes = vec![0; layout.packed_bytes()];
-        crate::bitnet::formats::pack(&layout, &vec![0; layout.n_weights()], 0.5, &mut bytes).unwrap();
-        let three = layout.three_cols() * layout.rows();
-        bytes[three / 6..three / 6 + three / 24].fill_with(|| rng.next_u64() as u8);
-        let padding = layout.code_bytes()..layout.scale_offset();
-        bytes[padding].fill(0xff);
-        check_bytes(prepare, &layout, &bytes, &batches(&layout, &[1, 4, 5], &mut rng));
-    }
-
-    /// Row blocks in twos, for look-ups of 64 rows: any signs, any batch.
-    #[test]
-    fn wide_look_ups_are_exact() {
-        let mut rng = Rng::for_part(1, "tl2 wide");
-        for (rows, cols, bm, bk) in [(64, 288, 64, 96), (128, 480, 64, 240), (256, 544, 128, 96)] {
-            let layout = layout(rows, cols, bm, bk);
-            let codes = random_codes(&layout, &mut rng);
-            check(prepare_wide, &layout, &codes, &batches(&layout, &[1, 2, 3, 4, 5, 8, 9], &mut rng), 1);
-            check(prepare_halves, &layout, &codes, &batches(&layout, &[1, 2, 3, 4, 5, 8, 9], &mut rng), 1);
-        }
+        tl2_tests::signs_of_zeros_and_padding_mean_nothing(&PREPARES);
     }
 
     #[test]
     fn codes_that_no_packer_makes_are_refused() {
-        let layout = layout(64, 544, 32, 96);
-        let three = layout.three_cols() * layout.rows();
-        check_invalid(prepare, &layout, 0..three / 6, 13);
-        check_invalid(prepare, &layout, three / 6 + three / 24..layout.code_bytes(), 8);
+        tl2_tests::codes_that_no_packer_makes_are_refused(&PREPARES);
     }
 }

@@ -17,9 +17,10 @@
 use std::arch::x86_64::*;
 
 use super::super::detect::{Avx2, Avx512Vbmi, Avx512Vnni, AvxVnni};
+use super::codes::{self, PAIR_DIGITS, TRIPLE_DIGITS, digits};
 use super::panel_avx2::Multiplicand;
 use super::panel_avx512vnni;
-use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat};
+use crate::bitnet::formats::{FormatError, Layout, Tile, WeightFormat, Weights};
 use crate::team::Outputs;
 
 /// Activation rows that are looked up together: their byte sums and what they share fill the registers.
@@ -75,40 +76,11 @@ impl Table {
     }
 }
 
-/// The tile of a layout of TL1 or TL2, which has one.
-pub(super) fn tile_of(layout: &Layout) -> Tile {
-    layout.tile().expect("TL1 and TL2 layouts have tiles")
+/// Refuses codes that no packer produces. Gives the tile.
+pub(super) fn check(_token: Avx2, weights: &Weights<'_>) -> Result<Tile, FormatError> {
+    // SAFETY: the token proves that this CPU runs AVX2.
+    codes::check_tl(weights, |bytes, largest| unsafe { any_above(bytes, largest) })
 }
-
-/// That no nibble of `bytes`, which begin at `offset` of the tensor, is above `largest`.
-pub(super) fn check_nibbles(
-    _token: Avx2,
-    format: WeightFormat,
-    bytes: &[u8],
-    offset: usize,
-    largest: u8,
-    what: &str,
-) -> Result<(), FormatError> {
-    let above = |byte: u8| [byte >> 4, byte & 15].into_iter().find(|&nibble| nibble > largest);
-    for (chunk, bytes) in bytes.chunks(CHECK_BYTES).enumerate() {
-        // SAFETY: the token proves that this CPU runs AVX2. The search runs on damaged bytes only.
-        if unsafe { any_above(bytes, largest) } {
-            for (i, &byte) in bytes.iter().enumerate() {
-                if let Some(nibble) = above(byte) {
-                    let offset = offset + chunk * CHECK_BYTES + i;
-                    return Err(FormatError::InvalidCode {
-                        format,
-                        offset,
-                        what: format!("{what} {nibble}"),
-                    });
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-const CHECK_BYTES: usize = 4096;
 
 /// Whether some nibble is above `largest`. The fold has no early exit, so it becomes vector code.
 #[target_feature(enable = "avx2")]
@@ -164,27 +136,8 @@ pub(super) fn nibbles(bytes: __m256i) -> [__m256i; 2] {
     [_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask), _mm256_and_si256(bytes, mask)]
 }
 
-/// The weights of a pair index, and of a triple magnitude; entries that no packer uses are 0.
-pub(super) const PAIR_DIGITS: [[u8; 16]; 2] = digits([3, 1], 4, 9, 0);
-pub(super) const TRIPLE_DIGITS: [[u8; 16]; 3] = digits([9, 3, 1], 0, 14, 0);
-
 /// Weight + 1 of a pair index.
 const PAIR_CODES: [[u8; 16]; 2] = digits([3, 1], 4, 9, 1);
-
-const fn digits<const N: usize>(place: [i32; N], zero: i32, used: usize, plus: i32) -> [[u8; 16]; N] {
-    let mut all = [[0; 16]; N];
-    let mut entry = 0;
-    while entry < used {
-        let mut digit = 0;
-        while digit < N {
-            // Adding 13 = 111 (base 3) turns balanced digits into plain ones.
-            all[digit][entry] = ((entry as i32 - zero + 13) / place[digit] % 3 - 1 + plus) as u8;
-            digit += 1;
-        }
-        entry += 1;
-    }
-    all
-}
 
 /// Two rows of digits zipped to the bytes of 16 words.
 const fn zip(even: [u8; 16], odd: [u8; 16]) -> [u8; 32] {
@@ -415,119 +368,12 @@ pub(super) fn start_with_offset(q: &[i8], cols: usize, out: &mut Outputs<'_, i32
 }
 
 #[cfg(test)]
-#[path = "../../../tests/support/npz.rs"]
-#[allow(dead_code, reason = "these tests need a part of it")]
-mod npz;
-
-/// What the tests of both formats share.
-#[cfg(test)]
 pub(super) mod tests {
-    use super::super::super::detect::Avx2;
-    use super::super::Product;
     use super::*;
-    use crate::bitnet::formats::{Weights, pack, unpack};
-    use crate::rng::Rng;
-
-    pub use super::npz::{Npz, golden_names};
-
-    /// The number behind the letters `key` in the name of a golden file.
-    pub fn number(name: &str, key: &str) -> usize {
-        let mut parts = name.trim_end_matches(".npz").split('_');
-        parts.find_map(|part| part.strip_prefix(key)?.parse().ok()).expect(key)
-    }
-
-    /// Checks and prepares all rows of the format under test for so many activation rows.
-    pub type Prepare = for<'a> fn(Weights<'a>, usize) -> Result<Box<dyn Product + 'a>, FormatError>;
 
     /// The token; a machine without AVX2 cannot run these tests, and says so by failing.
     pub fn token() -> Avx2 {
         Avx2::detect().expect("these tests need AVX2")
-    }
-
-    pub fn random_codes(layout: &Layout, rng: &mut Rng) -> Vec<i8> {
-        (0..layout.n_weights()).map(|_| rng.ternary()).collect()
-    }
-
-    pub fn random_activations(count: usize, rng: &mut Rng) -> Vec<i8> {
-        (0..count).map(|_| rng.next_u64() as i8).collect()
-    }
-
-    /// The oracle: codes as `unpack` reads them, multiplied by plain loops.
-    fn products(weights: &Weights<'_>, q: &[i8]) -> Vec<i32> {
-        let mut codes = vec![0; weights.layout().n_weights()];
-        unpack(weights, &mut codes).unwrap();
-        let dot =
-            |q: &[i8], w: &[i8]| q.iter().zip(w).map(|(&q, &w)| i32::from(q) * i32::from(w)).sum::<i32>();
-        let cols = weights.layout().cols();
-        q.chunks_exact(cols).flat_map(|q| codes.chunks_exact(cols).map(move |w| dot(q, w))).collect()
-    }
-
-    /// Packs `codes`, at every call to another misalignment, and checks the products with each `q` `[n, cols]`,
-    /// one after the other on the same prepared weights. Nothing but `out` may be written.
-    pub fn check(prepare: Prepare, layout: &Layout, codes: &[i8], batches: &[Vec<i8>], misaligned: usize) {
-        let mut bytes = vec![0xa5; misaligned + layout.packed_bytes()];
-        pack(layout, codes, 0.5, &mut bytes[misaligned..]).unwrap();
-        check_bytes(prepare, layout, &bytes[misaligned..], batches);
-    }
-
-    /// [`check`] for bytes that are packed already.
-    pub fn check_bytes(prepare: Prepare, layout: &Layout, bytes: &[u8], batches: &[Vec<i8>]) {
-        const CANARY: i32 = 0x5ca1_ab1e;
-        let weights = Weights::new(*layout, bytes).unwrap();
-        let rows_of = |q: &Vec<i8>| q.len() / layout.cols();
-        let n_max = batches.iter().map(rows_of).max().unwrap();
-        let mut product = prepare(weights, n_max).unwrap();
-        for q in batches {
-            let n = rows_of(q);
-            let outputs = n * layout.rows();
-            let mut fenced = vec![CANARY; outputs + 64];
-            product.run(q, n, &mut Outputs::whole(&mut fenced[32..32 + outputs], layout.rows()));
-            assert_eq!(fenced[32..32 + outputs], products(&weights, q), "{layout:?}, n = {n}");
-            assert!(
-                fenced[..32].iter().chain(&fenced[32 + outputs..]).all(|&c| c == CANARY),
-                "{layout:?}: fence"
-            );
-        }
-    }
-
-    /// A random batch of every size.
-    pub fn batches(layout: &Layout, sizes: &[usize], rng: &mut Rng) -> Vec<Vec<i8>> {
-        sizes.iter().map(|n| random_activations(n * layout.cols(), rng)).collect()
-    }
-
-    /// All codes equal, all activations equal: the largest sums of either sign.
-    pub fn check_extremes(prepare: Prepare, layout: &Layout) {
-        for code in [-1, 0, 1] {
-            let codes = vec![code; layout.n_weights()];
-            for q in [-128, -127, -1, 1, 127] {
-                let batches =
-                    [vec![q; layout.cols()], vec![q; 4 * layout.cols()], vec![q; 5 * layout.cols()]];
-                check(prepare, layout, &codes, &batches, 0);
-            }
-        }
-        // The largest products of one sign although codes and activations alternate.
-        let codes: Vec<i8> = (0..layout.n_weights()).map(|i| 1 - 2 * (i % layout.cols() % 2) as i8).collect();
-        let q: Vec<i8> = (0..layout.cols()).map(|i| if i % 2 == 0 { 127 } else { -128 }).collect();
-        check(prepare, layout, &codes, &[q.clone(), q.repeat(33)], 0);
-    }
-
-    /// The largest nibble and every larger one, in either half of the first, a middle and the last byte of `bytes`.
-    pub fn check_invalid(prepare: Prepare, layout: &Layout, region: std::ops::Range<usize>, largest: u8) {
-        let mut bytes = vec![0; layout.packed_bytes()];
-        pack(layout, &vec![0; layout.n_weights()], 0.5, &mut bytes).unwrap();
-        for offset in [region.start, region.start + region.len() / 2, region.end - 1] {
-            for nibble in 0..16_u8 {
-                for byte in [nibble << 4 | bytes[offset] & 15, bytes[offset] & 0xf0 | nibble] {
-                    let mut damaged = bytes.clone();
-                    damaged[offset] = byte;
-                    let weights = Weights::new(*layout, &damaged).unwrap();
-                    let error = prepare(weights, 1).err();
-                    let reference = unpack(&weights, &mut vec![0; layout.n_weights()]).err();
-                    assert_eq!(error, reference, "{layout:?}: byte {offset} = {byte:#x}");
-                    assert_eq!(error.is_some(), nibble > largest, "{layout:?}: byte {offset} = {byte:#x}");
-                }
-            }
-        }
     }
 
     /// Every triple and pair of activations: the split is exact and its parts stay within the bounds of the byte sums.

@@ -18,9 +18,10 @@ use std::arch::x86_64::*;
 
 use super::super::detect::Avx2;
 use super::super::{BackendError, checks};
-use super::quantize_avx2::{self, Ternary};
-use super::tl_avx2::{self, PAIR_DIGITS, TRIPLE_DIGITS, both_lanes, load, nibbles, store};
-use super::{tl1_avx2, tl2_avx2};
+use super::codes::{self, PAIR_DIGITS, TRIPLE_DIGITS};
+use super::quantize_avx2;
+use super::ternary::Ternary;
+use super::tl_avx2::{self, both_lanes, load, nibbles, store};
 use crate::bitnet::formats::{Layout, Tile, WeightFormat, Weights};
 
 /// Rows that are packed or unpacked together. Row blocks are 32 or 64 rows.
@@ -42,7 +43,7 @@ pub(super) fn pack(
     src: &[f32],
     bytes: &mut [u8],
 ) -> Result<bool, BackendError> {
-    let tile = tl_avx2::tile_of(layout);
+    let tile = codes::tile_of(layout);
     let mut band = Band::new(backend, layout)?;
     let mut nonzero = false;
     for (index, rows) in src.chunks_exact(ROWS * layout.cols()).enumerate() {
@@ -70,11 +71,7 @@ pub(super) fn dequantize(
     dst: &mut [f32],
 ) -> Result<(), BackendError> {
     let (layout, bytes) = (weights.layout(), weights.bytes());
-    let tile = if layout.format() == WeightFormat::Tl1 {
-        tl1_avx2::check(token, weights)?
-    } else {
-        tl2_avx2::check(token, weights)?
-    };
+    let tile = tl_avx2::check(token, weights)?;
     let mut band = Band::new(backend, layout)?;
     for (index, rows) in dst.chunks_exact_mut(ROWS * layout.cols()).enumerate() {
         let at = Place { layout, tile, first_row: index * ROWS };

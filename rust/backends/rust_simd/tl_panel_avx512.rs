@@ -18,10 +18,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::codes::Sections;
 use super::i2s_avx512vnni::store;
 use super::panel_avx512vnni::{Packed, Quad, load};
 use super::tl_region::Region;
-use super::tl2_avx2::Sections;
 
 /// Columns of eight triples.
 const TRIPLE_COLS: usize = 24;

@@ -379,7 +379,8 @@ fn check_length(what: &'static str, expected: usize, actual: usize) -> Result<()
     if actual == expected { Ok(()) } else { Err(FormatError::Length { what, expected, actual }) }
 }
 
-fn check_scale(format: WeightFormat, scale: f32) -> Result<(), FormatError> {
+/// That a tensor can carry this scale: it is finite and not negative.
+pub(crate) fn check_scale(format: WeightFormat, scale: f32) -> Result<(), FormatError> {
     let legal = scale.is_finite() && scale.is_sign_positive();
     if legal { Ok(()) } else { Err(FormatError::Scale { format, scale }) }
 }
