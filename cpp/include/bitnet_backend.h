@@ -197,7 +197,8 @@ typedef struct bnb_api {
     bnb_status (*available)(const char **why);
 
     /* float weights [rows, cols], row-major -> packed bytes and their scale.
-     * n_dst must be exactly the packed size of the layout; bytes after the scale are zeroed. */
+     * n_dst must be exactly the packed size of the layout; bytes after the scale are zeroed. BNB_UNSUPPORTED, and nothing
+     * written, where the scale would be infinite. */
     bnb_status (*quantize_weights)(const bnb_layout *layout, uint32_t rule, const float *src, uint64_t n_src,
                                    uint8_t *dst, uint64_t n_dst, float *scale);
 

@@ -136,6 +136,9 @@ bnb_status quantize_weights(const Kernels &kernels, const bnb_layout &layout, co
     }
     const float mean = static_cast<float>(sum / static_cast<double>(n));
     const float inverse = absmean ? 1.0f / std::max(mean, 1e-5f) : 0.0f;
+    if (absmean && !std::isfinite(1.0f / inverse)) {
+        return BNB_UNSUPPORTED;
+    }
     const auto ternarize = [&](size_t from, size_t count, int8_t *codes) {
         if (absmean) {
             kernels.ternarize_absmean(src + from, count, inverse, codes);

@@ -401,6 +401,28 @@ fn quantised_weights_equal_the_oracle() {
     }
 }
 
+/// 1 / (1 / mean) leaves the range of float32 where the mean is within half an ulp of its end: no tensor can have that scale,
+/// and none is written.
+#[test]
+fn a_scale_beyond_float32_is_refused() {
+    let mut subjects = subjects();
+    subjects.push(std::sync::Arc::new(ORACLE));
+    for backend in subjects {
+        for layout in [vec![Layout::i2s(3, 256).unwrap()], tiled_layouts()].concat() {
+            let what = format!("{} {layout:?}", backend.name());
+            let w: Vec<f32> = [f32::MAX, -f32::MAX].into_iter().cycle().take(layout.n_weights()).collect();
+            let mut bytes = Fenced::new(layout.packed_bytes(), 0x5a);
+            let refused = backend.quantize_weights(&layout, WeightRule::AbsMean, &w, bytes.inside());
+            assert!(refused.is_err(), "{what}: {refused:?}");
+            assert!(bytes.take(&what).iter().all(|&byte| byte == 0x5a), "{what}: bytes were written");
+            // The signs alone have a scale that fits.
+            let mut bytes = vec![0; layout.packed_bytes()];
+            let scale = backend.quantize_weights(&layout, WeightRule::MaxAbs, &w, &mut bytes);
+            assert_eq!(scale, Ok(f32::MAX), "{what}");
+        }
+    }
+}
+
 /// Bytes, scale, and the floats they stand for.
 fn check_weights(backend: &dyn Backend, layout: &Layout, rule: WeightRule, w: &[f32], what: &str) {
     let mut ours = Fenced::new(layout.packed_bytes(), 0x5a);

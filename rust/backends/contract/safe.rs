@@ -277,6 +277,7 @@ impl Backend for ContractBackend {
             )
         })?;
         self.answer(status, &format!("quantising {layout}"), src)?;
+        formats::check_scale(layout.format(), scale)?;
         Ok(scale)
     }
 
