@@ -86,8 +86,15 @@ fn compiled_wider() -> impl Iterator<Item = Box<dyn VectorLoops>> {
     [avx2, avx512].into_iter().flatten()
 }
 
+/// Those of this CPU.
+#[cfg(all(feature = "cpu", target_arch = "aarch64"))]
+fn compiled_wider() -> impl Iterator<Item = Box<dyn VectorLoops>> {
+    let neon: Box<dyn VectorLoops> = Box::new(super::detect::Neon::implied());
+    std::iter::once(neon)
+}
+
 /// None without them.
-#[cfg(not(all(feature = "cpu", target_arch = "x86_64")))]
+#[cfg(not(all(feature = "cpu", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn compiled_wider() -> [Box<dyn VectorLoops>; 0] {
     []
 }

@@ -15,18 +15,21 @@ const SUMS: usize = 16;
 /// Arithmetic of every instruction set here.
 pub(in crate::backends) fn arithmetic() -> Vec<Arithmetic> {
     let mut found = vec![
-        Arithmetic { name: "int8_dot_neon", run: Box::new(int8_dot::<Neon>) },
+        Arithmetic { name: "int8_dot_neon", run: Box::new(|rounds| int8_dot(Neon::implied(), rounds)) },
         Arithmetic { name: "f32_fma_neon", run: Box::new(f32_fma) },
     ];
-    if NeonDotprod::detect().is_ok() {
-        found.push(Arithmetic { name: "int8_dot_neondotprod", run: Box::new(int8_dot::<NeonDotprod>) });
+    if let Ok(token) = NeonDotprod::detect() {
+        found.push(Arithmetic {
+            name: "int8_dot_neondotprod",
+            run: Box::new(move |rounds| int8_dot(token, rounds)),
+        });
     }
     found
 }
 
-/// Called only where `D` was detected. What the sums bear does not matter: they wrap.
-fn int8_dot<D: Dot>(rounds: u64) -> u64 {
-    // SAFETY: NEON belongs to every AArch64 CPU, and `D` was detected.
+/// What the sums bear does not matter: they wrap.
+fn int8_dot<D: Dot>(_: D, rounds: u64) -> u64 {
+    // SAFETY: NEON belongs to every AArch64 CPU, and the token proves the rest.
     unsafe {
         let (mut a, b) = (vdupq_n_s8(black_box(2)), vdupq_n_s8(black_box(-3)));
         let mut sums = [D::zero(); SUMS];

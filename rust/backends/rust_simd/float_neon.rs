@@ -1,7 +1,11 @@
-//! Float kernels on AArch64: loops over eight lanes at a time, which the compiler turns into two vectors of NEON each, since
-//! that belongs to the target. Thirty-two registers hold the sums of a tile, four rows of a matrix by three of x.
+//! Float kernels on AArch64: loops over lanes, which the compiler turns into vectors of NEON by itself, since that belongs to the
+//! target. What it does not find is how halves become floats ([`Vectors::widen`]); other types are decoded as they always are.
+//!
+//! One row of x takes the 32 lanes of a row, eight vectors, group of columns by group. A tile takes eight lanes of four rows of
+//! a matrix and three of x: thirty-two registers hold its 24 vectors of sums and what is loaded.
 
 use super::super::detect::Neon;
+use super::super::vector::Vectors;
 use super::float::{
     BLOCK, FloatKernels, LANES, NO_LANES, OCTETS, Octet, Octets, PANEL, Panel, Q8_ROWS, ROWS, TILE, WIDTH,
 };
@@ -20,7 +24,7 @@ impl FloatKernels for Neon {
             let mut lanes = NO_LANES;
             for (bytes, x) in row.chunks(float_type.bytes_of(LANES)).zip(x.chunks(LANES)) {
                 let mut values = [0.0; LANES];
-                float_type.decode(bytes, &mut values[..x.len()]);
+                decode(float_type, bytes, &mut values[..x.len()]);
                 add_products(&values[..x.len()], x, &mut lanes.0);
             }
             in_halves(lanes.0)
@@ -34,7 +38,7 @@ impl FloatKernels for Neon {
             for (bytes, first) in bytes.chunks(float_type.bytes_of(CHUNK)).zip((0..k).step_by(CHUNK)) {
                 let mut values = [0.0; CHUNK];
                 let values = &mut values[..CHUNK.min(k - first)];
-                float_type.decode(bytes, values);
+                decode(float_type, bytes, values);
                 for values in values.as_chunks::<WIDTH>().0.as_chunks::<OCTETS>().0 {
                     for (panel, values) in panel.0.iter_mut().zip(values) {
                         panel[step][row] = Octet(*values);
@@ -100,6 +104,23 @@ impl FloatKernels for Neon {
                 (dot as f32).mul_add(scale * d, y)
             })
         })
+    }
+}
+
+/// `FloatType::decode`, halves eight at a time.
+#[inline]
+fn decode(float_type: FloatType, bytes: &[u8], values: &mut [f32]) {
+    if float_type != FloatType::F16 {
+        float_type.decode(bytes, values);
+        return;
+    }
+    let (halves, last_halves) = bytes.as_chunks::<2>().0.as_chunks::<WIDTH>();
+    let (eights, last) = values.as_chunks_mut::<WIDTH>();
+    for (eight, halves) in eights.iter_mut().zip(halves) {
+        *eight = Neon::widen(&halves.map(f16::from_le_bytes));
+    }
+    for (value, &half) in last.iter_mut().zip(last_halves) {
+        *value = f16::from_le_bytes(half).to_f32();
     }
 }
 

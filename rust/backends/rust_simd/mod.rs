@@ -92,8 +92,11 @@ mod tl_pack_avx2;
 mod tl_panel_avx512;
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "decoding to panels takes more of it"))]
 mod tl_region;
-#[cfg(target_arch = "x86_64")]
 mod vector;
+#[cfg(target_arch = "x86_64")]
+mod vector_avx2;
+#[cfg(target_arch = "aarch64")]
+mod vector_neon;
 
 use std::ops::Range;
 
