@@ -79,7 +79,8 @@ pub(super) fn part<'a>(
     let gfni = Avx512Vbmi::detect().ok();
     // Measured on Cascade Lake; where there is GFNI, unpacking takes little.
     let most_packed_rows = if gfni.is_some() { 0 } else { packed::MAX_ROWS };
-    let way = Way { most_rows: some::most_rows(token), most_packed_rows, gfni };
+    let most_rows = some::most_rows((token, gfni), weights.layout().cols());
+    let way = Way { most_rows, most_packed_rows, gfni };
     Box::new(choosing(token, weights, rows, n_max, way))
 }
 

@@ -20,7 +20,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::detect::Avx512Vnni;
+use super::super::detect::{Avx512Vbmi, Avx512Vnni};
 use super::i2s_avx2::{BLOCK, Lane};
 use super::i2s_avx512vnni::{Groups, add_lanes, lay_out, load_block, prefetch_line};
 use super::panel_avx512vnni::{self as panel, load, load_i8};
@@ -30,11 +30,21 @@ use crate::team::Outputs;
 /// Activation rows that this is for at most.
 pub(super) const MAX_ROWS: usize = 32;
 
-/// Activation rows up to which this is faster than panels: on Zen 4 all of these (measured). Elsewhere this kernel was not
-/// measured: twelve was the bound of the one before it, which cut codes out by GFNI, on Sapphire Rapids.
-pub(super) fn most_rows(token: Avx512Vnni) -> usize {
-    if token.in_halves() { MAX_ROWS } else { 12 }
+/// Activation rows up to which this is faster than panels, of rows of so many columns: on Zen 4 all of these (measured). On
+/// Cascade Lake, the CPU without GFNI that it was measured on, four tiles, but no second tile of short rows, for adding up
+/// lanes takes as long as they do. Elsewhere this kernel was not measured: twelve was the bound of the one before it, which cut
+/// codes out by GFNI, on Sapphire Rapids.
+pub(super) fn most_rows((token, gfni): (Avx512Vnni, Option<Avx512Vbmi>), cols: usize) -> usize {
+    match gfni {
+        _ if token.in_halves() => MAX_ROWS,
+        None if cols < SHORT_COLS => TILE,
+        None => 4 * TILE,
+        Some(_) => 12,
+    }
 }
+
+/// Columns of a row that is not short (measured: 1024 are short, 1536 are not).
+const SHORT_COLS: usize = 1536;
 
 /// Weight rows of a tile ...
 const ROWS: usize = 4;
@@ -112,46 +122,67 @@ struct Tile<'a> {
 fn tile<const C: usize>(weights: &Tile<'_>, q: Activations<'_>, column: usize, out: &mut Outputs<'_, i32>) {
     let Tile { codes, blocks, ref strip, ref rows } = *weights;
     let span = 2 * strip.start..blocks.min(2 * strip.end);
-    let mut columns = [&q.groups[..0]; C];
-    for (c, columns) in columns.iter_mut().enumerate() {
-        *columns = &q.groups[(column + c) * q.pairs..][..q.pairs];
+    // All that the loop over rows relies on, checked once: checking it for every four rows costs a tenth of the time where
+    // rows are short.
+    assert!(span.start <= span.end && span.len().div_ceil(2) == q.pairs);
+    assert!(rows.end * blocks <= codes.len() && rows.end <= out.rows());
+    let mut columns = [std::ptr::null(); C];
+    let mut outs = [std::ptr::null_mut(); C];
+    let mut offsets = [0; C];
+    for c in 0..C {
+        columns[c] = q.groups[(column + c) * q.pairs..][..q.pairs].as_ptr();
+        outs[c] = out.of(column + c).as_mut_ptr();
+        offsets[c] = q.sums[column + c].wrapping_neg();
+    }
+    let first = codes.as_ptr().wrapping_add(span.start);
+    let last = first.wrapping_add(rows.end.saturating_sub(1) * blocks);
+    let mut four = [first.wrapping_add(rows.start * blocks); ROWS];
+    for r in 1..ROWS {
+        four[r] = four[r - 1].wrapping_add(blocks);
     }
     for row in rows.clone().step_by(ROWS) {
-        // Rows beyond the last repeat it, and what comes of them is dropped.
-        let last = rows.end - 1;
-        let bytes = |row: usize| &codes[row.min(last) * blocks..][span.clone()];
-        // Written out: `map` could not inline what needs these features.
-        let four = [bytes(row), bytes(row + 1), bytes(row + 2), bytes(row + 3)];
-        let dots = products(four, columns, ROWS * blocks);
         let kept = ROWS.min(rows.end - row);
-        for (c, dots) in dots.into_iter().enumerate() {
-            let out = &mut out.of(column + c)[row..row + kept];
-            let mask = ((1_u32 << kept) - 1) as __mmask8;
-            // SAFETY: the mask ends with the slice.
+        // Rows beyond the last repeat it, and what comes of them is dropped.
+        let within = [four[0], four[1].min(last), four[2].min(last), four[3].min(last)];
+        // SAFETY: each row has as many blocks, each column the pairs of them; checked above.
+        let dots = unsafe { products(within, span.len(), columns, ROWS * blocks) };
+        let mask = ((1_u32 << kept) - 1) as __mmask8;
+        for c in 0..C {
+            // SAFETY: rows up to the last one are results, and the mask ends there.
             unsafe {
+                let out = outs[c].add(row);
                 let before = if strip.start == 0 {
-                    _mm_set1_epi32(q.sums[column + c].wrapping_neg())
+                    _mm_set1_epi32(offsets[c])
                 } else {
-                    _mm_maskz_loadu_epi32(mask, out.as_ptr())
+                    _mm_maskz_loadu_epi32(mask, out)
                 };
-                _mm_mask_storeu_epi32(out.as_mut_ptr(), mask, _mm_add_epi32(before, add_lanes(dots)));
+                _mm_mask_storeu_epi32(out, mask, _mm_add_epi32(before, add_lanes(dots[c])));
             }
+        }
+        for four in &mut four {
+            *four = four.wrapping_add(ROWS * blocks);
         }
     }
 }
 
 /// Of four weight rows and each of `C` activation rows, sixteen int32 that add up to their product. Asks for the lines that
 /// are `ahead` blocks further on.
+///
+/// # Safety
+/// Every row has `blocks` blocks, every column their pairs, the odd one counted.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn products<const C: usize>(rows: [&[Lane]; ROWS], q: [&[Groups]; C], ahead: usize) -> [[__m512i; ROWS]; C] {
-    let blocks = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == blocks) && q.iter().all(|q| q.len() == blocks.div_ceil(2)));
+unsafe fn products<const C: usize>(
+    rows: [*const Lane; ROWS],
+    blocks: usize,
+    q: [*const Groups; C],
+    ahead: usize,
+) -> [[__m512i; ROWS]; C] {
     let mut sums = [[_mm512_setzero_si512(); ROWS]; C];
     let mut mask = _mm512_set1_epi8(0xc0_u8.cast_signed());
     for group in 0..ROWS {
         // Each of the four passes asks for what comes after one of the four rows.
-        let next = rows[group];
+        let next = rows[group].wrapping_add(ahead);
         if group > 0 {
             mask = _mm512_srli_epi16::<2>(mask);
             for sum in sums.as_flattened_mut() {
@@ -159,21 +190,23 @@ fn products<const C: usize>(rows: [&[Lane]; ROWS], q: [&[Groups]; C], ahead: usi
             }
         }
         for pair in 0..blocks / 2 {
-            prefetch_line::<_MM_HINT_T0>(next.as_ptr().wrapping_add(ahead + 2 * pair));
+            prefetch_line::<_MM_HINT_T0>(next.wrapping_add(2 * pair));
             let mut u = [_mm512_setzero_si512(); ROWS];
             for r in 0..ROWS {
-                // SAFETY: two blocks of the row; the compiler does not see it and would compare every time.
-                u[r] = _mm512_and_si512(mask, load(unsafe { &*rows[r].as_ptr().add(2 * pair).cast() }));
+                // SAFETY: two blocks of the row.
+                u[r] = _mm512_and_si512(mask, load(unsafe { &*rows[r].add(2 * pair).cast() }));
             }
-            // SAFETY: as long as the rows have pairs of blocks, the odd one counted.
+            // SAFETY: the caller's.
             unsafe { add(&mut sums, u, (q, pair, group)) };
         }
         if blocks % 2 == 1 {
             let mut u = [_mm512_setzero_si512(); ROWS];
             for r in 0..ROWS {
-                u[r] = _mm512_and_si512(mask, _mm512_zextsi256_si512(load_block(&rows[r][blocks - 1])));
+                // SAFETY: the last block of the row.
+                let last = load_block(unsafe { &*rows[r].add(blocks - 1) });
+                u[r] = _mm512_and_si512(mask, _mm512_zextsi256_si512(last));
             }
-            // SAFETY: likewise.
+            // SAFETY: the caller's.
             unsafe { add(&mut sums, u, (q, blocks / 2, group)) };
         }
     }
@@ -189,11 +222,11 @@ fn products<const C: usize>(rows: [&[Lane]; ROWS], q: [&[Groups]; C], ahead: usi
 unsafe fn add<const C: usize>(
     sums: &mut [[__m512i; ROWS]; C],
     u: [__m512i; ROWS],
-    (q, pair, group): ([&[Groups]; C], usize, usize),
+    (q, pair, group): ([*const Groups; C], usize, usize),
 ) {
     for c in 0..C {
-        // SAFETY: the caller vouches for it; the compiler would compare every time.
-        let q = load_i8(&unsafe { q[c].get_unchecked(pair) }.0[group]);
+        // SAFETY: the caller's.
+        let q = load_i8(&unsafe { &*q[c].add(pair) }.0[group]);
         for r in 0..ROWS {
             sums[c][r] = _mm512_dpbusd_epi32(sums[c][r], u[r], q);
         }
@@ -202,7 +235,6 @@ unsafe fn add<const C: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::detect::Avx512Vbmi;
     use super::super::Product;
     use super::super::i2s_avx512vnni::{Way, choosing};
     use super::super::product_tests::{batches, check, check_extremes, random_codes};
