@@ -142,39 +142,48 @@ fn one(weights: &mut I2s<'_>, q: &[i8], out: &mut Outputs<'_, i32>) {
     let groups = &mut groups[..blocks.div_ceil(2)];
     lay_out(q, groups);
     let (q, q_sum, out) = (&*groups, panel::sum(q), &mut out.of(0)[..rows]);
+    // All that the loop relies on, checked once: of short rows, checks for every four take a tenth of the time.
+    assert!(codes.len() == rows * blocks && q.len() == blocks.div_ceil(2));
     let quarter = rows / 4;
-    let row = |index: usize| &codes[index * blocks..][..blocks];
+    let row = |index: usize| codes.as_ptr().wrapping_add(index * blocks);
+    let mut four = [row(0), row(quarter), row(2 * quarter), row(3 * quarter)];
+    let offset = _mm_set1_epi32(q_sum);
     for i in 0..quarter {
-        // Written out: `map` could not inline what needs these features.
-        let four = [row(i), row(quarter + i), row(2 * quarter + i), row(3 * quarter + i)];
-        let mut dots = [0; 4];
-        let four = _mm_sub_epi32(add_lanes(one_rows(four, q)), _mm_set1_epi32(q_sum));
+        // SAFETY: each row has as many blocks, and `q` the pairs of them.
+        let dots = add_lanes(unsafe { one_rows(four, blocks, q) });
+        let mut four_dots = [0; 4];
         // SAFETY: the array is 16 bytes; an unaligned store.
-        unsafe { _mm_storeu_si128(dots.as_mut_ptr().cast(), four) };
-        for (stream, dot) in dots.into_iter().enumerate() {
-            out[stream * quarter + i] = dot;
+        unsafe { _mm_storeu_si128(four_dots.as_mut_ptr().cast(), _mm_sub_epi32(dots, offset)) };
+        for (stream, dot) in four_dots.into_iter().enumerate() {
+            // SAFETY: four quarters of the rows are results.
+            unsafe { *out.get_unchecked_mut(stream * quarter + i) = dot };
+        }
+        for four in &mut four {
+            *four = four.wrapping_add(blocks);
         }
     }
     for (i, out) in out.iter_mut().enumerate().skip(4 * quarter) {
-        let [dots] = one_rows([row(i)], q);
+        // SAFETY: a row, as above.
+        let [dots] = unsafe { one_rows([row(i)], blocks, q) };
         *out = _mm512_reduce_add_epi32(dots).wrapping_sub(q_sum);
     }
 }
 
 /// For each of `R` weight rows, sixteen int32 that add up to its product with one activation row. Codes are cut out where
 /// they stand in their byte, 64, 16, 4 or 1 times what they are, and each place has its sum: one shift at the end.
+///
+/// # Safety
+/// Every row has `blocks` blocks, and `q` the pairs of them, the odd one counted.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn one_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m512i; R] {
-    let blocks = rows[0].len();
-    assert!(rows.iter().all(|row| row.len() == blocks) && q.len() == blocks.div_ceil(2));
+unsafe fn one_rows<const R: usize>(rows: [*const Lane; R], blocks: usize, q: &[Groups]) -> [__m512i; R] {
     let mut sums = [[_mm512_setzero_si512(); 4]; R];
     for pair in 0..blocks / 2 {
-        // SAFETY: `q` is as long as the rows have pairs of blocks; the compiler would compare every time.
+        // SAFETY: the caller's.
         let q = unsafe { q.get_unchecked(pair) };
         for r in 0..R {
-            // SAFETY: two blocks of the row, likewise.
-            let two: &[u8; 64] = unsafe { &*rows[r].as_ptr().add(2 * pair).cast() };
+            // SAFETY: two blocks of the row.
+            let two: &[u8; 64] = unsafe { &*rows[r].add(2 * pair).cast() };
             prefetch(two);
             add_in_place(&mut sums[r], load(two), q);
         }
@@ -182,8 +191,9 @@ fn one_rows<const R: usize>(rows: [&[Lane]; R], q: &[Groups]) -> [__m512i; R] {
     let mut dots = [_mm512_setzero_si512(); R];
     for r in 0..R {
         if blocks % 2 == 1 {
-            let codes = _mm512_zextsi256_si512(load_block(&rows[r][blocks - 1]));
-            add_in_place(&mut sums[r], codes, &q[blocks / 2]);
+            // SAFETY: the last block of the row, and what it meets.
+            let (last, q) = unsafe { (&*rows[r].add(blocks - 1), q.get_unchecked(blocks / 2)) };
+            add_in_place(&mut sums[r], _mm512_zextsi256_si512(load_block(last)), q);
         }
         dots[r] = shift_down(sums[r]);
     }

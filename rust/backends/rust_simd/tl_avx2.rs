@@ -326,8 +326,8 @@ pub(super) enum Multiplier {
     /// The same look-ups, `vpdpbusd` on 256 bits.
     AvxVnni(AvxVnni),
     /// `vpdpbusd` on 512 bits (`tl_panel_avx512`), and 64 rows looked up at a time (`tl_avx512`), or 32: pairs of TL1 and
-    /// triples of TL2, which need VBMI.
-    Avx512Vnni { _token: Avx512Vnni, wide_pairs: bool, wide_triples: Option<Avx512Vbmi> },
+    /// triples of TL2, which need VBMI; those of so many activation rows.
+    Avx512Vnni { _token: Avx512Vnni, wide_pairs: bool, wide_triples: Option<Avx512Vbmi>, triple_rows: usize },
 }
 
 impl Multiplier {
@@ -335,7 +335,8 @@ impl Multiplier {
     pub fn max_lookup_rows(self, format: WeightFormat) -> usize {
         match self {
             Self::Avx512Vnni { .. } | Self::Avx2 if format == WeightFormat::Tl1 => 2,
-            Self::Avx512Vnni { .. } | Self::Avx2 => 4,
+            Self::Avx512Vnni { triple_rows, .. } => triple_rows,
+            Self::Avx2 => 4,
             Self::AvxVnni(_) => 8,
         }
     }
@@ -347,8 +348,9 @@ impl Multiplier {
     }
 
     fn looking_up(token: Avx512Vnni, wide: bool) -> Self {
-        let wide_triples = Avx512Vbmi::detect().ok().filter(|_| wide);
-        Self::Avx512Vnni { _token: token, wide_pairs: wide, wide_triples }
+        let vbmi = Avx512Vbmi::detect().ok();
+        let triple_rows = if vbmi.is_some() { 4 } else { 2 };
+        Self::Avx512Vnni { _token: token, wide_pairs: wide, wide_triples: vbmi.filter(|_| wide), triple_rows }
     }
 
     /// With AVX-512, which has both; else the widest that runs here.
