@@ -111,7 +111,7 @@ aarch64:
 	  echo "needed: dpkg --add-architecture arm64 && apt-get update && apt-get install rustc-web libstd-rust-web-dev:arm64 g++-$(AARCH64) qemu-user" >&2; exit 1; }
 	$(call aarch64_test,max) --lib backends -- --test-threads=1
 	$(call aarch64_test,cortex-a57) --lib backends -- --test-threads=1
-	$(call aarch64_test,max) --test golden_formats --test crossval -- --test-threads=1 --skip catalogue
+	$(call aarch64_test,max) --test golden_formats --test crossval --test inference -- --test-threads=1 --skip catalogue
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
