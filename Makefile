@@ -65,8 +65,8 @@ check: $(VENV)/tools $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest bitnet_perfgate._core
 
-# The Rust of another architecture: no test here runs it, so at least every change must compile there. Where its standard
-# library is not to be had, that is said.
+# The Rust of another architecture, its kernels and all above them but what needs C++ or Python: no test here runs it, so at
+# least the types must fit there. Where its standard library is not to be had, that is said.
 check-aarch64:
 	@if [ -d "$$($(RUSTC) --print target-libdir --target $(AARCH64_TARGET))" ] || rustup target add $(AARCH64_TARGET); then \
 	  $(CARGO) clippy --locked --target $(AARCH64_TARGET) --lib --tests --no-default-features --features cpu -- -D warnings; \

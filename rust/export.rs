@@ -306,7 +306,16 @@ unsafe extern "C" fn quantize_weights<const I: usize>(
         // SAFETY: buffers and counts are the caller's by contract, and do not overlap.
         let (src, dst, scale) =
             unsafe { (elements(src, n_src)?, elements_mut(dst, n_dst)?, elements_mut(scale, 1)?) };
-        scale[0] = backend(I)?.quantize_weights(&layout, rule, src, dst)?;
+        scale[0] = match backend(I)?.quantize_weights(&layout, rule, src, dst) {
+            Ok(scale) => scale,
+            // Floats that no tensor of the format can stand for; no weight bytes are at fault.
+            Err(BackendError::Format(FormatError::Scale { .. })) => {
+                let (backend, what) =
+                    (exported()[I].backend.name().to_owned(), "an infinite scale".to_owned());
+                return Err(Refusal::Backend(BackendError::Unsupported { backend, what }));
+            }
+            Err(why) => return Err(why.into()),
+        };
         Ok(())
     })
 }
@@ -594,6 +603,26 @@ mod tests {
                 api.matmul_free.expect("offered")(std::ptr::null_mut());
                 api.quiesce.expect("offered")();
             }
+        }
+    }
+
+    /// The scale of such weights leaves the range of float32.
+    #[test]
+    fn an_infinite_scale_is_unsupported_and_nothing_is_written() {
+        let layout =
+            sys::bnb_layout { format: sys::BNB_FORMAT_I2_S, bm: 0, bk: 0, by: 0, rows: 1, cols: 128 };
+        let (src, mut dst, mut scale) = ([f32::MAX; 128], [0x5a_u8; 64], 7.0);
+        for exported in exported().iter().filter(|exported| exported.why_not.is_none()) {
+            let quantize = exported.api.quantize_weights.expect("offered");
+            let rule = sys::BNB_RULE_ABSMEAN;
+            // SAFETY: buffers and counts are as the contract demands.
+            let answer = unsafe {
+                let dst = dst.as_mut_ptr();
+                quantize(&raw const layout, rule, src.as_ptr(), 128, dst, 64, &raw mut scale)
+            };
+            let what = exported.backend.name();
+            assert_eq!((answer as u32, scale), (sys::BNB_UNSUPPORTED, 7.0), "{what}");
+            assert_eq!(dst, [0x5a; 64], "{what}");
         }
     }
 

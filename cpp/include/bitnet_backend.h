@@ -45,7 +45,7 @@ extern "C" {
 /* What a call answers. */
 typedef int32_t bnb_status;
 #define BNB_OK 0               /* done */
-#define BNB_UNSUPPORTED 1      /* this backend cannot do this shape, format or option */
+#define BNB_UNSUPPORTED 1      /* this backend cannot do this shape, format, option or scale */
 #define BNB_INVALID_ARGUMENT 2 /* NULL, a count that does not fit, an unknown enum value */
 #define BNB_NON_FINITE 3       /* a NaN or an infinity in a float input; nothing was computed */
 #define BNB_INVALID_DATA 4     /* weight bytes that no packer produces (an unused code) */
@@ -197,8 +197,8 @@ typedef struct bnb_api {
     bnb_status (*available)(const char **why);
 
     /* float weights [rows, cols], row-major -> packed bytes and their scale.
-     * n_dst must be exactly the packed size of the layout; bytes after the scale are zeroed. BNB_UNSUPPORTED, and nothing
-     * written, where the scale would be infinite. */
+     * n_dst must be exactly the packed size of the layout; bytes after the scale are zeroed. BNB_UNSUPPORTED,
+     * and nothing written, where the scale would be infinite. */
     bnb_status (*quantize_weights)(const bnb_layout *layout, uint32_t rule, const float *src, uint64_t n_src,
                                    uint8_t *dst, uint64_t n_dst, float *scale);
 

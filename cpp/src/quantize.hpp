@@ -11,7 +11,7 @@ float activation_scale_i2s(uint32_t max_abs_bits);
 float activation_scale_tl(uint32_t max_abs_bits);
 
 // Float weights -> the whole tensor: codes, padding, scale, zeroed tail. `rule` is known, sizes fit.
-// BNB_NON_FINITE before anything is written.
+// BNB_NON_FINITE, and BNB_UNSUPPORTED for an infinite scale, before anything is written.
 bnb_status quantize_weights(const Kernels &kernels, const bnb_layout &layout, const Sizes &sizes,
                             uint32_t rule, const float *src, uint8_t *dst, float *scale);
 

@@ -710,6 +710,15 @@ void test_non_finite(const bnb_api &api) {
             CHECK(y.untouched() && weight_scale == 7.0f);
         }
     }
+    context = std::string(api.name) + " infinite scale";
+    {
+        const std::vector<float> largest(n, std::numeric_limits<float>::max());
+        Fenced<uint8_t> packed(naive::packed_bytes(layout));
+        float weight_scale = 7.0f;
+        CHECK(api.quantize_weights(&layout, BNB_RULE_ABSMEAN, largest.data(), n, packed.data(), packed.size(),
+                                   &weight_scale) == BNB_UNSUPPORTED);
+        CHECK(packed.untouched() && weight_scale == 7.0f);
+    }
     context = std::string(api.name) + " odd number of columns";
     std::vector<float> x(33, 0.25f);
     x[32] = std::nanf("");

@@ -55,7 +55,6 @@ pub(super) fn doctor(known: &[Arc<dyn Backend>], ceilings: Option<Ceilings>) -> 
         "not_in_this_version": [
             {"what": "GPU", "reason": "no GPU backend is part of this version; the cargo feature `gpu` is empty"},
             {"what": "BITNET_CPP_DIR", "reason": "comparing with a bitnet.cpp build of yours is not part of this version"},
-            {"what": "NEON kernels in Rust", "reason": "on other CPUs than x86-64 its plain loops run"},
         ],
     })
 }

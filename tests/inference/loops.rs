@@ -153,3 +153,36 @@ fn softmax_and_the_norm_are_those_of_f64() {
     Portable.norm_multipliers(&x, 1e-5, &mut multiplier);
     assert!((f64::from(multiplier[0]) / exact - 1.0).abs() < 4e-7);
 }
+
+/// Every float16, and what lies at, between and beside each and the next: conversions are those of the type, whichever
+/// instruction or table makes them.
+#[test]
+fn every_half_is_widened_and_rounded_as_the_type_says() {
+    let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+    let mut floats = vec![f32::MAX, f32::MIN, f32::INFINITY, f32::NAN, f32::from_bits(1), 65519.996, 65520.0];
+    for pair in halves.windows(2) {
+        let (value, next) = (pair[0].to_f32(), pair[1].to_f32());
+        let between = (value + next) / 2.0;
+        floats.extend([value, between, between.next_up(), between.next_down()]);
+    }
+    let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+    for (index, loops) in available_loops().iter().enumerate() {
+        let mut wide = vec![0.0; halves.len()];
+        loops.widen_f16(&halves, &mut wide);
+        for (half, &wide) in halves.iter().zip(&wide) {
+            assert!(same(wide, half.to_f32()), "loops {index}: {:#06x} became {wide}", half.to_bits());
+        }
+        let mut narrow = vec![f16::ZERO; floats.len()];
+        loops.to_f16(&floats, &mut narrow);
+        for (&float, narrow) in floats.iter().zip(&narrow) {
+            let expected = f16::from_f32(float).to_f32();
+            assert!(same(narrow.to_f32(), expected), "loops {index}: {float} became {narrow}");
+        }
+        let mut rounded = floats.clone();
+        loops.round_to_f16(&mut rounded);
+        for (&float, &rounded) in floats.iter().zip(&rounded) {
+            let expected = f16::from_f32(float).to_f32();
+            assert!(same(rounded, expected), "loops {index}: {float} became {rounded}");
+        }
+    }
+}

@@ -79,7 +79,7 @@ pub(super) fn products_are_those_of_bitnet_cpp(prepares: &[Prepare]) {
                 assert_eq!(out[row], dot, "{name}: row {row}");
                 assert_eq!(dot as f32 / lut_scale * weights.scale(), y[row], "{name}: row {row}");
             }
-            // More rows than any way looks up.
+            // More rows than are looked up on x86, and at once on NEON.
             check_bytes(prepare, &layout, &bytes, &[q.repeat(9)]);
         }
     }

@@ -326,7 +326,7 @@ pub(super) enum Multiplier {
     /// The same look-ups, `vpdpbusd` on 256 bits.
     AvxVnni(AvxVnni),
     /// `vpdpbusd` on 512 bits (`tl_panel_avx512`), and 64 rows looked up at a time (`tl_avx512`), or 32: pairs of TL1 and
-    /// triples of TL2, which need VBMI; those of so many activation rows.
+    /// triples of TL2, which need VBMI. TL2 is looked up for `triple_rows` activation rows at most.
     Avx512Vnni { _token: Avx512Vnni, wide_pairs: bool, wide_triples: Option<Avx512Vbmi>, triple_rows: usize },
 }
 

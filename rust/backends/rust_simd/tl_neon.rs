@@ -12,8 +12,9 @@
 //! side, so that nibbles and signs, once unpacked, meet a whole group. A block of columns of a tile serves every group before
 //! the next block, so that its bytes, and the tables of its columns, are read again while they are in L1.
 //!
-//! Every number of activation rows is looked up. A look-up of h and l takes four instructions for 16 rows and two or three
-//! columns, one product of SDOT takes one for 16 weights, so many rows might do better decoded; which is faster was not measured.
+//! Every number of activation rows is looked up. A look-up of h and l takes four instructions for 16 rows and two columns, six
+//! for three columns and their signs; one product of SDOT takes one for 16 weights, so many rows might do better decoded. Which is
+//! faster was not measured.
 
 use std::arch::aarch64::*;
 

@@ -12,7 +12,7 @@ impl Vectors for Avx2 {
     #[inline(always)]
     fn widen(values: &[f16; 8]) -> [f32; 8] {
         let mut wide = [0.0; 8];
-        // SAFETY: called only from functions below, which are compiled for F16C and entered with the token; 16 bytes are
+        // SAFETY: called only from the functions of `vector.rs`, which are compiled for F16C and entered with the token; 16 bytes are
         // read and 32 written, at places of those sizes.
         unsafe {
             _mm256_storeu_ps(wide.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast())))
@@ -40,7 +40,8 @@ impl Vectors for Avx2 {
 
     #[inline(always)]
     fn products_f32(keys: [&[f32]; 4], q: &[f32]) -> [f32; 4] {
-        // SAFETY: called only from functions below, which are compiled for AVX2 and FMA and entered with the token.
+        // SAFETY: called only from the functions of `vector.rs`, which are compiled for AVX2 and FMA and entered with the
+        // token.
         unsafe { products(keys, q, |key| _mm256_loadu_ps(key.as_ptr())) }
     }
 

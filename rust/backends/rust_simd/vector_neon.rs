@@ -23,7 +23,7 @@ impl Vectors for Neon {
                 low = out(vreg) low,
                 high = lateout(vreg) high,
                 halves = in(vreg) halves,
-                options(pure, nomem, nostack, preserves_flags),
+                options(pure, nomem, nostack),
             );
             vst1q_f32(wide.as_mut_ptr(), low);
             vst1q_f32(wide.as_mut_ptr().add(4), high);
@@ -44,7 +44,7 @@ impl Vectors for Neon {
                 halves = out(vreg) halves,
                 low = in(vreg) low,
                 high = in(vreg) high,
-                options(pure, nomem, nostack, preserves_flags),
+                options(pure, nomem, nostack),
             );
             vst1q_u16(narrow.as_mut_ptr().cast(), halves);
         }

@@ -14,7 +14,7 @@ const MIN_WEIGHT: f64 = 1e-6;
 /// Quantises `src` to `codes` of the same length and returns the scale: what a code of +1 stands for, close to
 /// mean |w|, and 0 where every code is 0.
 ///
-/// The mean is summed in f64 in index order, so a part of the matrix cannot be quantised alone. A mean within one
+/// The mean is summed in f64 in index order, so a part of the matrix cannot be quantised alone. A mean within two
 /// ulp of `f32::MAX` has an infinite scale, which packing refuses.
 pub fn absmean(src: &[f32], codes: &mut [i8]) -> Result<f32, QuantError> {
     check_length("codes", src.len(), codes.len())?;
