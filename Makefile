@@ -66,7 +66,7 @@ check: $(VENV)/tools $(VENV)/installed
 	$(BIN)/python -m mypy.stubtest bitnet_perfgate._core
 
 # The Rust of another architecture, its kernels and all above them but what needs C++ or Python: no test here runs it, so at
-# least the types must fit there. Where its standard library is not to be had, that is said.
+# least the types must fit there. rustup installs its standard library; where that is not to be had, it is said.
 check-aarch64:
 	@if [ -d "$$($(RUSTC) --print target-libdir --target $(AARCH64_TARGET))" ] || rustup target add $(AARCH64_TARGET); then \
 	  $(CARGO) clippy --locked --target $(AARCH64_TARGET) --lib --tests --no-default-features --features cpu -- -D warnings; \

@@ -270,7 +270,11 @@ unsafe fn weights<'a>(raw: *const sys::bnb_weights) -> Result<Weights<'a>, Refus
     let layout = layout(&raw.layout)?;
     // SAFETY: the caller vouches for n_bytes bytes.
     let bytes = unsafe { elements(raw.bytes, raw.n_bytes) }?;
-    let weights = Weights::new(layout, bytes).map_err(|why| Refusal::Backend(why.into()))?;
+    let weights = Weights::new(layout, bytes).map_err(|why| match why {
+        // As the C++ reference has it: it comes as an argument, too.
+        FormatError::Scale { .. } => Refusal::Argument,
+        why => Refusal::Backend(why.into()),
+    })?;
     if weights.scale().to_bits() == raw.scale.to_bits() { Ok(weights) } else { Err(Refusal::Argument) }
 }
 
@@ -623,6 +627,40 @@ mod tests {
             let what = exported.backend.name();
             assert_eq!((answer as u32, scale), (sys::BNB_UNSUPPORTED, 7.0), "{what}");
             assert_eq!(dst, [0x5a; 64], "{what}");
+        }
+    }
+
+    /// The scale of weights stands in their bytes and beside them; one that is none is a wrong argument.
+    #[test]
+    fn a_scale_that_is_no_number_is_refused_everywhere() {
+        let layout = Layout::i2s(1, 128).expect("legal");
+        let mut bytes = vec![0; layout.packed_bytes()];
+        crate::bitnet::formats::pack(&layout, &[1; 128], 0.5, &mut bytes).expect("legal");
+        for scale in [f32::INFINITY, f32::NAN, -0.5] {
+            let at = layout.scale_offset();
+            bytes[at..at + 4].copy_from_slice(&scale.to_le_bytes());
+            let raw = sys::bnb_weights {
+                layout: sys::bnb_layout {
+                    format: sys::BNB_FORMAT_I2_S,
+                    bm: 0,
+                    bk: 0,
+                    by: 0,
+                    rows: 1,
+                    cols: 128,
+                },
+                bytes: bytes.as_ptr(),
+                n_bytes: bytes.len() as u64,
+                scale,
+            };
+            for exported in exported().iter().filter(|exported| exported.why_not.is_none()) {
+                let dequantize = exported.api.dequantize_weights.expect("offered");
+                let mut dst = [7.0; 128];
+                // SAFETY: buffers and counts are as the contract demands.
+                let answer = unsafe { dequantize(&raw const raw, dst.as_mut_ptr(), 128) };
+                let what = exported.backend.name();
+                assert_eq!(answer as u32, sys::BNB_INVALID_ARGUMENT, "{what}: {scale}");
+                assert_eq!(dst, [7.0; 128], "{what}: {scale}");
+            }
         }
     }
 

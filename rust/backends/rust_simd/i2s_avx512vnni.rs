@@ -10,7 +10,7 @@
 //! odd block of weights is followed by half a vector of zeros. One activation row meets four weight rows a quarter of the part
 //! apart: four streams from memory, each prefetched ahead.
 //!
-//! Some activation rows: `i2s_some_avx512vnni`, and `i2s_packed_avx512vnni` without GFNI.
+//! Some activation rows: `i2s_some_avx512vnni`, and of short weight rows, without GFNI, `i2s_packed_avx512vnni`.
 //!
 //! More (`fill_panel`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
 //! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes. Unpacking is one
@@ -101,7 +101,7 @@ pub(super) fn choosing<'a>(
         blocks,
         way,
         groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(way.most_rows), pairs))],
-        packed: (way.most_packed_rows > 0).then(packed::Panel::new),
+        packed: (way.most_packed_rows > way.most_rows).then(packed::Panel::new),
         panel: Panel::new(),
     }
 }

@@ -6,7 +6,8 @@
 //! they are 64, 16, 4 and 1 times too large, and between two passes the sums are divided by four, exactly.
 //!
 //! Unpacking once (`fill_panel`) saves the ANDs and costs shifts and four times the panel: it pays when more rows pass (on
-//! a quiet Cascade Lake, against C++: 1.02 of its time instead of 1.07 to 1.10 at sixteen rows, no gain at 24 and 32).
+//! a quiet Cascade Lake, against C++: 1.02 of its time instead of 1.07 to 1.10 at sixteen rows, no gain at 24 and 32). Of weight
+//! rows that are not short, as many activation rows take the bytes where they stand (`i2s_some_avx512vnni::most_rows`).
 
 use std::arch::x86_64::*;
 use std::ops::Range;

@@ -15,7 +15,7 @@ use std::arch::x86_64::{
 
 use super::super::detect::Avx2;
 use super::Elementwise;
-use super::ternary::{TernaryLoops, first_non_finite};
+use super::ternary::{self, TernaryLoops, first_non_finite};
 
 /// Values per step: four vectors of floats become one of bytes.
 const STEP: usize = 32;
@@ -66,21 +66,17 @@ pub(super) fn dequantize(_: Avx2, codes: &[i8], scale: f32, dst: &mut [f32]) {
 
 #[target_feature(enable = "avx2,fma")]
 fn largest_magnitude_bits(x: &[f32]) -> u32 {
-    x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff))
+    ternary::largest_magnitude_bits(x)
 }
 
-/// The bits of the largest magnitude, and the sum of all in index order: each addition waits for the one before,
-/// and the rest is done meanwhile.
 #[target_feature(enable = "avx2,fma")]
 fn magnitudes(x: &[f32]) -> (u32, f64) {
-    let (mut largest, mut sum) = (0, 0.0);
-    for x in x.chunks(STEP) {
-        largest = largest.max(largest_magnitude_bits(x));
-        for value in x {
-            sum += f64::from(value.abs());
-        }
-    }
-    (largest, sum)
+    ternary::magnitudes(x)
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn signs(src: &[f32], codes: &mut [i8]) {
+    ternary::signs(src, codes);
 }
 
 #[target_feature(enable = "avx2,fma")]
@@ -126,15 +122,6 @@ fn round_to_ternary(src: &[f32], multiplier: f32, codes: &mut [i8]) {
     }
     for (w, code) in src_rest.iter().zip(code_rest) {
         *code = (w * multiplier).clamp(-1.0, 1.0).round_ties_even() as i8;
-    }
-}
-
-/// 0 where f64(|w|) < 1e-6, else the sign. The float32 next to 1e-6 lies just below it, and the next one above,
-/// so "not below 1e-6 in float64" is "above that float32".
-#[target_feature(enable = "avx2,fma")]
-fn signs(src: &[f32], codes: &mut [i8]) {
-    for (code, &w) in codes.iter_mut().zip(src) {
-        *code = i8::from(w > 1e-6) - i8::from(w < -1e-6);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::super::detect::{Neon, NeonDotprod};
 use super::Elementwise;
-use super::ternary::{TernaryLoops, first_non_finite};
+use super::ternary::{self, TernaryLoops, first_non_finite};
 
 /// The same loops for both.
 macro_rules! elementwise {
@@ -29,20 +29,9 @@ macro_rules! elementwise {
 elementwise!(Neon);
 elementwise!(NeonDotprod);
 
-/// Values whose magnitudes are looked at and added together.
-const STEP: usize = 32;
-
 impl TernaryLoops for Neon {
     fn magnitudes(self, x: &[f32]) -> (u32, f64) {
-        let (mut largest, mut sum) = (0, 0.0);
-        for x in x.chunks(STEP) {
-            largest = largest.max(largest_magnitude_bits(x));
-            // Each addition waits for the one before.
-            for value in x {
-                sum += f64::from(value.abs());
-            }
-        }
-        (largest, sum)
+        ternary::magnitudes(x)
     }
 
     fn round(self, src: &[f32], multiplier: f32, codes: &mut [i8]) {
@@ -51,25 +40,17 @@ impl TernaryLoops for Neon {
         }
     }
 
-    /// The float32 next to 1e-6 lies just below it.
     fn signs(self, src: &[f32], codes: &mut [i8]) {
-        for (code, &w) in codes.iter_mut().zip(src) {
-            *code = i8::from(w > 1e-6) - i8::from(w < -1e-6);
-        }
+        ternary::signs(src, codes);
     }
 }
 
-/// On bit patterns: without their sign they order like the magnitudes, NaN and infinity at the top.
 fn max_abs(x: &[f32]) -> Result<f32, usize> {
-    let max_abs = f32::from_bits(largest_magnitude_bits(x));
+    let max_abs = f32::from_bits(ternary::largest_magnitude_bits(x));
     if max_abs.is_finite() {
         return Ok(max_abs);
     }
     Err(first_non_finite(x))
-}
-
-fn largest_magnitude_bits(x: &[f32]) -> u32 {
-    x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff))
 }
 
 fn quantize(x: &[f32], scale: f32, q: &mut [i8]) -> i32 {

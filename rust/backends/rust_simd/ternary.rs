@@ -12,6 +12,9 @@ type Packed = [u8; 32];
 /// Blocks of I2_S whose codes are held at a time: 4 KB.
 const CHUNK_BLOCKS: usize = 32;
 
+/// Weights whose magnitudes are looked at and added together.
+const MAGNITUDES: usize = 32;
+
 /// The loops over weights, on one instruction set. The token that unlocks it implements them.
 pub(super) trait TernaryLoops: Elementwise {
     /// The bits of the largest magnitude, NaN and infinity at the top, and the sum of all magnitudes in index order.
@@ -22,6 +25,37 @@ pub(super) trait TernaryLoops: Elementwise {
 
     /// `codes` = 0 where f64(|w|) < 1e-6, else the sign.
     fn signs(self, src: &[f32], codes: &mut [i8]);
+}
+
+// Loops that the compiler turns into vectors by itself: inlined always, so that an instruction set compiles them with what it
+// has.
+
+/// The bits of the largest magnitude: without their sign they order like the magnitudes, NaN and infinity at the top.
+#[inline(always)]
+pub(super) fn largest_magnitude_bits(x: &[f32]) -> u32 {
+    x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff))
+}
+
+/// See [`TernaryLoops::magnitudes`]: each addition waits for the one before, and the rest is done meanwhile.
+#[inline(always)]
+pub(super) fn magnitudes(x: &[f32]) -> (u32, f64) {
+    let (mut largest, mut sum) = (0, 0.0);
+    for x in x.chunks(MAGNITUDES) {
+        largest = largest.max(largest_magnitude_bits(x));
+        for value in x {
+            sum += f64::from(value.abs());
+        }
+    }
+    (largest, sum)
+}
+
+/// See [`TernaryLoops::signs`]. The float32 next to 1e-6 lies just below it, and the next one above, so "not below 1e-6 in
+/// float64" is "above that float32".
+#[inline(always)]
+pub(super) fn signs(src: &[f32], codes: &mut [i8]) {
+    for (code, &w) in codes.iter_mut().zip(src) {
+        *code = i8::from(w > 1e-6) - i8::from(w < -1e-6);
+    }
 }
 
 /// A weight rule that has seen the whole matrix: what each weight becomes no longer depends on the others.
