@@ -48,6 +48,15 @@ struct Target {
     size_t count;          // weight rows of the panel that exist, 1 or more
     const int32_t *before; // per activation row: what the first strip starts from, or NULL for later ones
 
+    // Asks for the cache lines of `columns` activation rows that the first strip will write.
+    void ask(size_t row, size_t columns) const {
+        for (size_t end = before == nullptr ? row : row + columns; row < end; ++row) {
+            for (size_t lane = 0; lane < count; lane += 16) {
+                _mm_prefetch(reinterpret_cast<const char *>(out + row * rows + lane), _MM_HINT_ET0);
+            }
+        }
+    }
+
     // Adds the sums of one activation row.
     template <size_t kVectors> void add(const __m512i (&sums)[kVectors], size_t row) const {
         int32_t *to = out + row * rows;
@@ -110,6 +119,7 @@ inline void multiply_panel_rows(const uint8_t *panel, size_t steps, const int8_t
         const size_t tile = left <= kTileColumns      ? left
                             : left < 2 * kTileColumns ? (left + 1) / 2
                                                       : kTileColumns;
+        target.ask(i, tile);
         kMultiply[tile](panel, steps, q + i * stride, stride, target, i);
         i += tile;
     }

@@ -10,7 +10,7 @@
 //! odd block of weights is followed by half a vector of zeros. One activation row meets four weight rows a quarter of the part
 //! apart: four streams from memory, each prefetched ahead.
 //!
-//! Some activation rows: `i2s_some_avx512vnni`, and of short weight rows, without GFNI, `i2s_packed_avx512vnni`.
+//! Some activation rows: `i2s_some_avx512vnni`, and without GFNI, for more of them, `i2s_packed_avx512vnni`.
 //!
 //! More (`fill_panel`): 64 weight rows x 512 columns are transposed, dword by dword, and unpacked to a panel, which
 //! `panel_avx512vnni` multiplies. Transposing comes first: a packed dword stands for sixteen codes. Unpacking is one
@@ -20,7 +20,8 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::detect::{Avx512Vbmi, Avx512Vnni};
-use super::panel_avx512vnni::{self as panel, LANES, Packed, Panel, Quad, ROWS, load, load_i8};
+use super::i2s_transpose_avx512::{DWORDS, SixteenRows};
+use super::panel_avx512vnni::{self as panel, LANES, Packed, Panel, Quad, load, load_i8};
 use super::{Product, i2s_avx2, i2s_packed_avx512vnni as packed, i2s_some_avx512vnni as some};
 use crate::bitnet::formats::Weights;
 use crate::team::Outputs;
@@ -37,8 +38,6 @@ const PREFETCH_BYTES: usize = 1536;
 /// Blocks of a row, some four million columns, whose products, up to 64 * 2 * 128 each and four to a lane from every two,
 /// add up within int32; half of them.
 const MAX_SHIFTED_BLOCKS: usize = 1 << 15;
-/// Dwords of a block of one row.
-pub(super) const DWORDS: usize = 8;
 /// Quads of a block: each dword holds four codes of four columns.
 pub(super) const BLOCK_QUADS: usize = 4 * DWORDS;
 
@@ -289,25 +288,13 @@ impl Packed for Rows<'_> {
         most.min(self.blocks * BLOCK - col)
     }
 
-    fn ask_for(&self, row: usize, kept: usize, cols: Range<usize>, (part, parts): (usize, usize)) {
-        for row in row + kept * part / parts..row + kept * (part + 1) / parts {
-            // Two blocks are a cache line. To L2: L1 has no room for them beside the panel.
-            for block in (cols.start / BLOCK..cols.end / BLOCK).step_by(2) {
-                prefetch_line::<_MM_HINT_T1>(self.codes.as_ptr().wrapping_add(row * self.blocks + block));
-            }
-        }
-    }
-
     unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]) {
         let strip = cols.start / BLOCK..cols.end / BLOCK;
-        let codes = &self.codes[row * self.blocks..][..kept * self.blocks];
         // SAFETY: the caller vouches for the CPU, and the token for GFNI.
         unsafe {
-            match (kept == ROWS, self.gfni) {
-                (true, Some(_)) => fill_panel::<true>(codes, self.blocks, strip, panel),
-                (false, Some(_)) => fill_panel::<false>(codes, self.blocks, strip, panel),
-                (true, None) => fill_panel_by_shifts::<true>(codes, self.blocks, strip, panel),
-                (false, None) => fill_panel_by_shifts::<false>(codes, self.blocks, strip, panel),
+            match self.gfni {
+                Some(_) => fill_panel(self.codes, self.blocks, row..row + kept, strip, panel),
+                None => fill_panel_by_shifts(self.codes, self.blocks, row..row + kept, strip, panel),
             }
         }
     }
@@ -316,24 +303,25 @@ impl Packed for Rows<'_> {
 /// A function that unpacks a panel. Code compiled for an instruction set is inlined only into such for the same or more.
 macro_rules! fill_panel {
     ($name:ident, $features:literal, $unpack:ident) => {
-        /// The blocks of a strip of rows `[kept, blocks]` as a panel; 64 rows if it is `FULL`. A matrix that ends within the
-        /// panel repeats its last row; what comes of it is dropped.
+        /// The blocks of a strip of some rows of codes `[.., blocks]` as a panel. Where they end within a vector, the last one
+        /// is repeated; what comes of it is dropped. Asks for what the next panel will be filled from.
         #[inline(never)]
         #[target_feature(enable = $features)]
-        pub(super) fn $name<const FULL: bool>(
+        pub(super) fn $name(
             codes: &[Lane],
             blocks: usize,
+            rows: Range<usize>,
             strip: Range<usize>,
             quads: &mut [Quad],
         ) {
-            let kept = if FULL { ROWS } else { codes.len() / blocks };
-            assert!(kept * blocks == codes.len() && (1..=ROWS).contains(&kept) && strip.end <= blocks);
-            for (block, quads) in strip.zip(quads.as_chunks_mut::<BLOCK_QUADS>().0) {
-                for (v, first) in (0..kept).step_by(LANES).enumerate() {
-                    let row = |r: usize| if FULL { first + r } else { (first + r).min(kept - 1) };
-                    // SAFETY: a row that there is, and a block that it has; the compiler would compare every time.
-                    let dwords = transpose(|r| unsafe { codes.get_unchecked(row(r) * blocks + block) });
-                    for (j, dword) in dwords.into_iter().enumerate() {
+            let ahead = if strip.end < blocks { strip.len() } else { panel::ROWS * blocks - strip.start };
+            for (v, first) in rows.clone().step_by(LANES).enumerate() {
+                let sixteen = SixteenRows::new(codes, blocks, first..rows.end.min(first + LANES));
+                for (block, quads) in strip.clone().zip(quads.as_chunks_mut::<BLOCK_QUADS>().0) {
+                    if block.is_multiple_of(2) {
+                        sixteen.ask_for(block + ahead);
+                    }
+                    for (j, dword) in sixteen.transposed(block).into_iter().enumerate() {
                         for (g, u) in $unpack(dword).into_iter().enumerate() {
                             store(&mut quads[g * DWORDS + j][v], u);
                         }
@@ -346,38 +334,6 @@ macro_rules! fill_panel {
 
 fill_panel!(fill_panel, "avx512f,avx512bw,avx512vl,avx512vnni,gfni", unpack);
 fill_panel!(fill_panel_by_shifts, "avx512f,avx512bw,avx512vl,avx512vnni", unpack_by_shifts);
-
-/// Vector j holds dword j of sixteen rows of 32 bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn transpose<'a>(row: impl Fn(usize) -> &'a Lane) -> [__m512i; DWORDS] {
-    let mut r = [_mm512_setzero_si512(); DWORDS];
-    for (i, r) in r.iter_mut().enumerate() {
-        let low = _mm512_castsi256_si512(load_block(row(i)));
-        *r = _mm512_inserti64x4::<1>(low, load_block(row(i + DWORDS)));
-    }
-    // Within lanes of 128 bits: dwords of four rows ...
-    let mut t = r;
-    for i in [0, 4] {
-        let (ab_low, ab_high) =
-            (_mm512_unpacklo_epi32(r[i], r[i + 1]), _mm512_unpackhi_epi32(r[i], r[i + 1]));
-        let (cd_low, cd_high) =
-            (_mm512_unpacklo_epi32(r[i + 2], r[i + 3]), _mm512_unpackhi_epi32(r[i + 2], r[i + 3]));
-        t[i] = _mm512_unpacklo_epi64(ab_low, cd_low);
-        t[i + 1] = _mm512_unpackhi_epi64(ab_low, cd_low);
-        t[i + 2] = _mm512_unpacklo_epi64(ab_high, cd_high);
-        t[i + 3] = _mm512_unpackhi_epi64(ab_high, cd_high);
-    }
-    // ... then lanes: of rows 0-3 | 0-3 | 8-11 | 8-11 and 4-7 | 4-7 | 12-15 | 12-15.
-    let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
-    let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
-    let mut dwords = r;
-    for i in 0..4 {
-        dwords[i] = _mm512_permutex2var_epi64(t[i], first, t[i + 4]);
-        dwords[i + 4] = _mm512_permutex2var_epi64(t[i], second, t[i + 4]);
-    }
-    dwords
-}
 
 #[inline]
 #[target_feature(enable = "avx512f")]

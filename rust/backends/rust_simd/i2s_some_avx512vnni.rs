@@ -31,14 +31,14 @@ use crate::team::Outputs;
 pub(super) const MAX_ROWS: usize = 32;
 
 /// Activation rows up to which this is faster than panels, of rows of so many columns: on Zen 4 all of these (measured). On
-/// Cascade Lake, the CPU without GFNI that it was measured on, four tiles, but no second tile of short rows, for adding up
+/// Cascade Lake, the CPU without GFNI that it was measured on, two tiles, but no second tile of short rows, for adding up
 /// lanes takes as long as they do. Elsewhere this kernel was not measured: twelve was the bound of the one before it, which cut
 /// codes out by GFNI, on Sapphire Rapids.
 pub(super) fn most_rows((token, gfni): (Avx512Vnni, Option<Avx512Vbmi>), cols: usize) -> usize {
     match gfni {
         _ if token.in_halves() => MAX_ROWS,
         None if cols < SHORT_COLS => TILE,
-        None => 4 * TILE,
+        None => 2 * TILE,
         Some(_) => 12,
     }
 }
@@ -237,6 +237,7 @@ unsafe fn add<const C: usize>(
 mod tests {
     use super::super::Product;
     use super::super::i2s_avx512vnni::{Way, choosing};
+    use super::super::i2s_packed_avx512vnni as packed;
     use super::super::product_tests::{batches, check, check_extremes, random_codes};
     use super::*;
     use crate::bitnet::formats::{FormatError, Layout, Weights};
@@ -256,23 +257,23 @@ mod tests {
     }
 
     /// Whatever this CPU chooses, all ways are exact: every number of activation rows, downwards and upwards again on the
-    /// same room; row counts beside those of a tile and of a chunk, columns beside those of strips for two and six rows.
+    /// same room; row counts beside those of tiles, of vectors and of a chunk, columns beside those of strips.
     #[test]
     fn in_place_and_by_panels_every_number_of_rows_is_exact() {
         if Avx512Vnni::detect().is_err() {
             return;
         }
         let mut rng = Rng::new(21);
-        let sizes: Vec<usize> = (1..=MAX_ROWS).rev().chain([2, 7, 31, 33]).collect();
-        for rows in [1, 3, 4, 5, 9, 17, 33] {
-            for blocks in [1, 2, 3, 31, 32, 33, 95, 96, 97] {
+        let sizes: Vec<usize> = (1..=MAX_ROWS).rev().chain([2, 7, 31, 33, 36, 41, 47, 48, 49]).collect();
+        for rows in [1, 3, 4, 5, 9, 15, 16, 17, 31, 32, 33] {
+            for blocks in [1, 2, 3, 10, 11, 21, 31, 32, 33, 95, 96, 97] {
                 let layout = Layout::i2s(rows, blocks * BLOCK).expect("legal");
                 let codes = random_codes(&layout, &mut rng);
                 let batches = batches(&layout, &sizes, &mut rng);
                 check(prepare::<MAX_ROWS, 0, true>, &layout, &codes, &batches, rows);
                 check(prepare::<1, 0, true>, &layout, &codes, &batches, rows);
                 check(prepare::<1, 0, false>, &layout, &codes, &batches, rows);
-                check(prepare::<1, 16, false>, &layout, &codes, &batches, rows);
+                check(prepare::<1, { packed::MAX_ROWS }, false>, &layout, &codes, &batches, rows);
             }
         }
     }
@@ -285,7 +286,7 @@ mod tests {
         for blocks in [1, 96, 97] {
             let layout = Layout::i2s(5, blocks * BLOCK).expect("legal");
             check_extremes(prepare::<MAX_ROWS, 0, true>, &layout);
-            check_extremes(prepare::<1, 16, false>, &layout);
+            check_extremes(prepare::<1, { packed::MAX_ROWS }, false>, &layout);
         }
     }
 }

@@ -45,6 +45,8 @@ mod i2s_pack_neon;
 mod i2s_packed_avx512vnni;
 #[cfg(target_arch = "x86_64")]
 mod i2s_some_avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod i2s_transpose_avx512;
 mod isa;
 #[cfg(target_arch = "aarch64")]
 mod isa_neon;

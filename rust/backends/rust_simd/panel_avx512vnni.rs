@@ -22,6 +22,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::shares;
 use crate::team::Outputs;
 
 /// Weight rows of a panel.
@@ -67,10 +68,6 @@ pub(super) trait Packed {
     /// # Safety
     /// The CPU has AVX-512 F, BW, VL and VNNI, and what else the token behind these weights proves.
     unsafe fn fill(&self, row: usize, kept: usize, cols: Range<usize>, panel: &mut [Quad]);
-
-    /// Asks for a part of what the panel after this one will be filled from: `part` of so many, columns `cols` of `kept` rows
-    /// from `row` on.
-    fn ask_for(&self, _row: usize, _kept: usize, _cols: Range<usize>, _part: (usize, usize)) {}
 
     /// How many of a quad's vectors hold the first `kept` rows.
     fn vectors(kept: usize) -> usize {
@@ -122,33 +119,48 @@ fn multiply_in_passes<P: Packed, const N: usize>(
     let most_cols = cols.div_ceil(cols.div_ceil(most_cols)).next_multiple_of(128);
     let mut sums = Sums([[0; ROWS]; N]);
     for (i, q) in q.chunks(pass * cols).enumerate() {
+        let (first, n) = (i * pass, q.len() / cols);
         let mut q_sums = [0; N];
         for (q_sum, q) in q_sums.iter_mut().zip(q.chunks_exact(cols)) {
             *q_sum = sum(q);
         }
         for row in (0..rows).step_by(ROWS) {
-            let kept = ROWS.min(rows - row);
+            let kept = row..rows.min(row + ROWS);
             let mut col = 0;
             while col < cols {
-                let strip = weights.strip(col, most_cols);
-                let quads = &mut panel.0[..strip / 4];
+                let end = col + weights.strip(col, most_cols);
+                let quads = &mut panel.0[..(end - col) / 4];
                 // SAFETY: the token that brought us here proves it.
-                unsafe { weights.fill(row, kept, col..col + strip, quads) };
-                let from = col;
-                col += strip;
-                let (row, col) = if col < cols { (row, col) } else { (row + ROWS, 0) };
-                let ask = |part| {
-                    if row < rows {
-                        let kept = ROWS.min(rows - row);
-                        weights.ask_for(row, kept, col..col + weights.strip(col, most_cols), part);
+                unsafe { weights.fill(row, kept.len(), col..end, quads) };
+                // Tiles of about the same size: one with few sums would wait for each of them.
+                for columns in shares(n, TILE) {
+                    if end == cols {
+                        for c in columns.clone() {
+                            ask_for(&out.of(first + c)[kept.clone()]);
+                        }
                     }
-                };
-                multiply_strip(quads, P::vectors(kept), (q, cols, from), &mut sums.0, ask);
-            }
-            for (c, (sums, q_sum)) in sums.0.iter().zip(q_sums).take(q.len() / cols).enumerate() {
-                write::<P>(sums, q_sum, &mut out.of(i * pass + c)[row..row + kept]);
+                    let q = &q[columns.start * cols..columns.end * cols];
+                    let sums = &mut sums.0[columns.clone()];
+                    multiply_columns(quads, P::vectors(kept.len()), (q, cols, col), sums);
+                    if end == cols {
+                        for (c, sums) in columns.zip(&*sums) {
+                            write::<P>(sums, q_sums[c], &mut out.of(first + c)[kept.clone()]);
+                        }
+                    }
+                }
+                col = end;
             }
         }
+    }
+}
+
+/// Asks for the cache lines of results that will be written: they are thousands of bytes from one to the next activation row.
+#[inline]
+#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
+fn ask_for(out: &[i32]) {
+    for line in out.chunks(LANES) {
+        // SAFETY: a prefetch never faults, and nothing is read or written through it.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
     }
 }
 
@@ -170,45 +182,30 @@ fn write<P: Packed>(sums: &[i32; ROWS], q_sum: i32, out: &mut [i32]) {
     }
 }
 
-/// Adds the product of the panel's first `vectors` vectors with columns `col`.. of `q` `[n, cols]` to the sums; the first
-/// strip sets them. Between tiles it asks for weights: all at once they would stand in the way.
+/// Adds the product of the panel's first `vectors` vectors with columns `col`.. of up to six activation rows `q` to the sums;
+/// the first strip sets them.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn multiply_strip(
-    panel: &[Quad],
-    vectors: usize,
-    (q, cols, col): (&[i8], usize, usize),
-    sums: &mut [[i32; ROWS]],
-    ask: impl Fn((usize, usize)),
-) {
-    // Tiles of about the same size: one with few sums would wait for each of them.
-    let n = q.len() / cols;
-    let tiles = n.div_ceil(TILE);
-    for tile in 0..tiles {
-        ask((tile, tiles));
-        let tile = n * tile / tiles..n * (tile + 1) / tiles;
-        let (q, sums) = (&q[tile.start * cols..tile.end * cols], &mut sums[tile]);
-        let q = (q, cols, col);
-        match q.0.len() / cols {
-            1 => multiply_columns::<1>(panel, vectors, q, sums),
-            2 => multiply_columns::<2>(panel, vectors, q, sums),
-            3 => multiply_columns::<3>(panel, vectors, q, sums),
-            4 => multiply_columns::<4>(panel, vectors, q, sums),
-            5 => multiply_columns::<5>(panel, vectors, q, sums),
-            _ => multiply_columns::<TILE>(panel, vectors, q, sums),
-        }
+fn multiply_columns(panel: &[Quad], vectors: usize, q: (&[i8], usize, usize), sums: &mut [[i32; ROWS]]) {
+    match sums.len() {
+        1 => multiply_exactly::<1>(panel, vectors, q, sums),
+        2 => multiply_exactly::<2>(panel, vectors, q, sums),
+        3 => multiply_exactly::<3>(panel, vectors, q, sums),
+        4 => multiply_exactly::<4>(panel, vectors, q, sums),
+        5 => multiply_exactly::<5>(panel, vectors, q, sums),
+        _ => multiply_exactly::<TILE>(panel, vectors, q, sums),
     }
 }
 
-/// [`multiply_strip`] for exactly `C` activation rows.
+/// [`multiply_columns`] for exactly `C` activation rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn multiply_columns<const C: usize>(
+fn multiply_exactly<const C: usize>(
     panel: &[Quad],
     vectors: usize,
     q: (&[i8], usize, usize),
     sums: &mut [[i32; ROWS]],
 ) {
-    let sums: &mut [[i32; ROWS]; C] = sums.first_chunk_mut().expect("as many as activation rows");
+    let sums: &mut [[i32; ROWS]; C] = sums.try_into().expect("as many as activation rows");
     if vectors > VECTORS / 2 {
         tile::<VECTORS, C>(panel, 0, q, sums);
         return;

@@ -148,7 +148,7 @@ fn repack<const Q: usize>(codes: &[Lane], blocks: usize, steps: &mut [Step]) {
         for (block, steps) in strips {
             let strip = block..(block + STRIP_BLOCKS).min(blocks);
             let (filled, behind) = quads.split_at_mut(strip.len() * BLOCK_QUADS);
-            fill_panel::<true>(codes, blocks, strip, filled);
+            fill_panel(codes, blocks, 0..ROWS, strip, filled);
             behind.fill([[1; 4 * LANES]; LINES]);
             for (step, quads) in steps.iter_mut().zip(quads.as_chunks::<Q>().0) {
                 for (v, line) in step.iter_mut().enumerate() {
