@@ -23,8 +23,8 @@ use std::ops::Range;
 use super::super::detect::Avx2;
 use super::codes::{self, Sections, TRIPLE_DIGITS};
 use super::tl_avx2::{
-    self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, TRIPLE_UNITS, Table, add_words,
-    both_lanes, join, lanes, load, nibbles,
+    self, Decoded, LOOKUP_ROWS, Multiplier, PAIR_UNITS, Panel, Quad, TRIPLE_UNITS, Table, both_lanes, join,
+    load, nibbles,
 };
 use super::tl_avx512::{self, SignedTable};
 use super::tl_panel_avx512::Tl2Rows;
@@ -228,9 +228,16 @@ impl Tl2<'_> {
                 self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
         }
+        let tile_rows = 32 * self.weights.row_blocks;
+        for i in first..first + N {
+            let out = &mut out.of(i)[tile * tile_rows..][..tile_rows];
+            for out in out.as_chunks_mut().0 {
+                tl_avx2::in_row_order(out);
+            }
+        }
     }
 
-    /// Adds the int16 sums of 32 rows to results `first`...
+    /// Adds the int16 sums of 32 rows to results `first`..., even and odd rows apart.
     #[target_feature(enable = "avx2")]
     #[inline]
     fn add_sums<const N: usize>(
@@ -243,10 +250,8 @@ impl Tl2<'_> {
         let row = 32 * (tile * self.weights.row_blocks + row_block);
         for (i, sums) in sums.iter().enumerate() {
             let out = out.of(first + i)[row..row + 32].as_chunks_mut().0;
-            for (out, &sums) in out.chunks_exact_mut(2).zip(sums.iter()) {
-                let [low, high] = lanes(sums);
-                add_words(&mut out[0], low);
-                add_words(&mut out[1], high);
+            for (out, &sums) in out.iter_mut().zip(sums) {
+                tl_avx2::add_words_apart(out, sums);
             }
         }
     }
@@ -383,6 +388,7 @@ fn add_triples<const N: usize>(
 ) {
     for (tables, (codes, signs)) in tables.iter().zip(codes.iter().zip(signs)) {
         tl_avx2::prefetch(codes);
+        tl_avx2::prefetch_ahead(signs, tl_avx2::PREFETCH_BYTES / 4);
         let signs = spread_signs(signs);
         let mut high = [_mm256_setzero_si256(); N];
         let mut low = [_mm256_setzero_si256(); N];

@@ -39,7 +39,7 @@ pub(super) const RADIX: i16 = 27;
 const RECIPROCAL: i16 = 1214;
 
 /// Bytes between a load of weights and the prefetch issued with it.
-const PREFETCH_BYTES: usize = 3072;
+pub(super) const PREFETCH_BYTES: usize = 3072;
 
 /// The 16 answers h and l for one pair or triple of activations, by index or magnitude.
 #[derive(Clone, Copy)]
@@ -214,6 +214,30 @@ pub(super) fn join(high: __m256i, low: __m256i) -> [__m256i; 2] {
         _mm256_maddubs_epi16(weights, _mm256_unpacklo_epi8(high, low)),
         _mm256_maddubs_epi16(weights, _mm256_unpackhi_epi8(high, low)),
     ]
+}
+
+/// Adds sixteen int16 to sixteen int32, which hold first the even and then the odd ones of them: to take them apart takes no
+/// place from look-ups, which are made in one port only, as vpmovsxwd is.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn add_words_apart(out: &mut [i32; 16], words: __m256i) {
+    let (even, odd) = out.as_chunks_mut().0.split_at_mut(1);
+    add_dwords(&mut even[0], _mm256_madd_epi16(words, _mm256_set1_epi32(1)));
+    add_dwords(&mut odd[0], _mm256_srai_epi32::<16>(words));
+}
+
+/// What [`add_words_apart`] took apart.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn in_row_order(out: &mut [i32; 16]) {
+    let at: *mut __m256i = out.as_mut_ptr().cast();
+    // SAFETY: twice 32 bytes are readable and writable; loadu and storeu need no alignment.
+    unsafe {
+        let (even, odd) = (_mm256_loadu_si256(at), _mm256_loadu_si256(at.add(1)));
+        let (low, high) = (_mm256_unpacklo_epi32(even, odd), _mm256_unpackhi_epi32(even, odd));
+        _mm256_storeu_si256(at, _mm256_permute2x128_si256::<0x20>(low, high));
+        _mm256_storeu_si256(at.add(1), _mm256_permute2x128_si256::<0x31>(low, high));
+    }
 }
 
 /// Adds eight int16 to eight int32.
