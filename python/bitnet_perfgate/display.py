@@ -19,6 +19,10 @@ from bitnet_perfgate.documents import Document, Recording, Result, TableRow
 NARROWEST = 40
 WIDE = 110
 WIDEST = 140
+# Columns that an id has in a table at 80 columns: those of the longest without a ``+``, and a space before it.
+ID_WIDTH = 37
+# Columns of the longest name of a category, and of the space before it.
+CATEGORY_WIDTH = 17
 SHOWN_FAILURES = 8
 SHOWN_TOGETHER = 3
 STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "bold red"}
@@ -111,7 +115,7 @@ def show_plan(console: Console, recording: Recording) -> None:
     _show_setting(console, recording)
     table = _table("workload", "category")
     for workload in plan["workloads"]:
-        table.add_row(_workload(workload["id"], console.width), workload["category"])
+        table.add_row(_workload(workload["id"], console.width - CATEGORY_WIDTH), workload["category"])
     _section(console, _workloads(len(plan["workloads"])), table)
     _section(console, "Backends", _text(", ".join(recording.backends)))
     _show_skipped(console, recording.skipped, verbosity=1)
@@ -433,7 +437,11 @@ def _show_counts(console: Console, result: Result, verbosity: int) -> None:
     for row in rows if verbosity > 0 or not judged else judged:
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.4f}"
         answer = row["verdict"] or "-"
-        cells = [_workload(row["workload"], console.width), _text(row["subject"]), _text(row["other"])]
+        cells = [
+            _workload(row["workload"], _id_width(console.width)),
+            _text(row["subject"]),
+            _text(row["other"]),
+        ]
         table.add_row(*cells, _text(ratio), _text(answer, STYLES.get(answer, "")))
     counter = result.recording["plan"].get("counter", "an unknown counter")
     title = f"Instructions, counted by {printable(counter)} (below 1: fewer)"
@@ -487,7 +495,7 @@ def _side_labels(subject: str, other: str) -> tuple[str, str]:
 def _speed_cells(row: TableRow, wide: bool, with_ceilings: bool) -> list[Text]:
     agreement = AGREEMENT_WORDS.get(row.agreement, row.agreement)
     cells = [
-        _workload(row.workload, WIDE if wide else 0, "  "),
+        _workload(row.workload, _id_width(WIDE if wide else 0), "  " if wide else " "),
         _text(agreement, STYLES.get(row.agreement, "")),
     ]
     cells += [_text(_number(row.subject_value)), _text(_number(row.other_value))]
@@ -625,13 +633,17 @@ def _lines(lines: Iterable[str]) -> Text:
 
 
 def _workload(name: str, width: int, indent: str = "") -> Text:
-    """A workload's id without its file, which stands above; the tensor gets a line where room is short."""
+    """A workload's id without its file, which stands above; if wider, what follows ``+`` has its own line."""
     if name.startswith("file:"):
         name = name.partition("/")[2]
-    head, tag, tensor = name.partition("+tensor=")
-    if tag and width < WIDE:
-        return _lines([indent + head, f"{indent}  {tag}{tensor}"])
+    head, plus, rest = name.partition("+")
+    if plus and len(indent + name) > width:
+        return _lines([indent + head, f"{indent}  +{rest}"])
     return _text(indent + name)
+
+
+def _id_width(width: int) -> int:
+    return width if width >= WIDE else ID_WIDTH
 
 
 def _workloads(count: int) -> str:
