@@ -19,7 +19,7 @@ from bitnet_perfgate.documents import Document, Recording, Result, TableRow
 NARROWEST = 40
 WIDE = 110
 WIDEST = 140
-# Columns that an id has in a table at 80 columns: those of the longest without a ``+``, and a space before it.
+# Columns that an id has in a table at 80 columns: the longest without a ``+``, and a space before it.
 ID_WIDTH = 37
 # Columns of the longest name of a category, and of the space before it.
 CATEGORY_WIDTH = 17
