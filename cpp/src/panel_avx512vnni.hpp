@@ -52,7 +52,7 @@ struct Target {
     void ask(size_t row, size_t columns) const {
         for (size_t end = before == nullptr ? row : row + columns; row < end; ++row) {
             for (size_t lane = 0; lane < count; lane += 16) {
-                _mm_prefetch(reinterpret_cast<const char *>(out + row * rows + lane), _MM_HINT_ET0);
+                _mm_prefetch(reinterpret_cast<const char *>(out + row * rows + lane), _MM_HINT_T0);
             }
         }
     }

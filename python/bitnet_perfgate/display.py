@@ -19,10 +19,11 @@ from bitnet_perfgate.documents import Document, Recording, Result, TableRow
 NARROWEST = 40
 WIDE = 110
 WIDEST = 140
-# Columns that an id has in a table at 80 columns: the longest without a ``+``, and a space before it.
+# Columns of an id in the tables of speed and of counts at 80 columns, with the usual widths beside it.
 ID_WIDTH = 37
-# Columns of the longest name of a category, and of the space before it.
-CATEGORY_WIDTH = 17
+COUNTED_ID_WIDTH = 28
+# Columns beside an id in the table of a plan: the longest category, two spaces and the indent.
+CATEGORY_WIDTH = 19
 SHOWN_FAILURES = 8
 SHOWN_TOGETHER = 3
 STYLES = {"pass": "green", "fail": "bold red", "neutral": "yellow", "DIFFERS": "bold red"}
@@ -438,7 +439,7 @@ def _show_counts(console: Console, result: Result, verbosity: int) -> None:
         ratio = "-" if row["ratio"] is None else f"{row['ratio']:.4f}"
         answer = row["verdict"] or "-"
         cells = [
-            _workload(row["workload"], _id_width(console.width)),
+            _workload(row["workload"], console.width if console.width >= WIDE else COUNTED_ID_WIDTH),
             _text(row["subject"]),
             _text(row["other"]),
         ]
@@ -495,7 +496,7 @@ def _side_labels(subject: str, other: str) -> tuple[str, str]:
 def _speed_cells(row: TableRow, wide: bool, with_ceilings: bool) -> list[Text]:
     agreement = AGREEMENT_WORDS.get(row.agreement, row.agreement)
     cells = [
-        _workload(row.workload, _id_width(WIDE if wide else 0), "  " if wide else " "),
+        _workload(row.workload, WIDE if wide else ID_WIDTH, "  " if wide else " "),
         _text(agreement, STYLES.get(row.agreement, "")),
     ]
     cells += [_text(_number(row.subject_value)), _text(_number(row.other_value))]
@@ -640,10 +641,6 @@ def _workload(name: str, width: int, indent: str = "") -> Text:
     if plus and len(indent + name) > width:
         return _lines([indent + head, f"{indent}  +{rest}"])
     return _text(indent + name)
-
-
-def _id_width(width: int) -> int:
-    return width if width >= WIDE else ID_WIDTH
 
 
 def _workloads(count: int) -> str:

@@ -100,7 +100,7 @@ pub(super) fn choosing<'a>(
         blocks,
         way,
         groups: vec![Groups([[0; 64]; 4]); pairs.max(some::room(n_max.min(way.most_rows), pairs))],
-        packed: (way.most_packed_rows > way.most_rows).then(packed::Panel::new),
+        packed: (n_max.min(way.most_packed_rows) > way.most_rows).then(packed::Panel::new),
         panel: Panel::new(),
     }
 }
@@ -304,7 +304,7 @@ impl Packed for Rows<'_> {
 macro_rules! fill_panel {
     ($name:ident, $features:literal, $unpack:ident) => {
         /// The blocks of a strip of some rows of codes `[.., blocks]` as a panel. Where they end within a vector, the last one
-        /// is repeated; what comes of it is dropped. Asks for what the next panel will be filled from.
+        /// is repeated; what comes of it is dropped.
         #[inline(never)]
         #[target_feature(enable = $features)]
         pub(super) fn $name(
@@ -314,13 +314,12 @@ macro_rules! fill_panel {
             strip: Range<usize>,
             quads: &mut [Quad],
         ) {
-            let ahead = if strip.end < blocks { strip.len() } else { panel::ROWS * blocks - strip.start };
             for (v, first) in rows.clone().step_by(LANES).enumerate() {
-                let sixteen = SixteenRows::new(codes, blocks, first..rows.end.min(first + LANES));
-                for (block, quads) in strip.clone().zip(quads.as_chunks_mut::<BLOCK_QUADS>().0) {
-                    if block.is_multiple_of(2) {
-                        sixteen.ask_for(block + ahead);
-                    }
+                let sixteen =
+                    SixteenRows::new(codes, blocks, first..rows.end.min(first + LANES), &strip, panel::ROWS);
+                for (block, quads) in
+                    quads.as_chunks_mut::<BLOCK_QUADS>().0.iter_mut().take(strip.len()).enumerate()
+                {
                     for (j, dword) in sixteen.transposed(block).into_iter().enumerate() {
                         for (g, u) in $unpack(dword).into_iter().enumerate() {
                             store(&mut quads[g * DWORDS + j][v], u);
@@ -352,13 +351,5 @@ pub(super) fn store(bytes: &mut [u8; 64], value: __m512i) {
 /// Asks for the cache line [`PREFETCH_BYTES`] further on.
 #[inline]
 fn prefetch(at: &[u8; 64]) {
-    prefetch_line::<_MM_HINT_T0>(at.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
-}
-
-/// Asks for a cache line, into the cache that the hint says.
-#[inline]
-#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-pub(super) fn prefetch_line<const HINT: i32>(at: *const Lane) {
-    // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
-    unsafe { _mm_prefetch::<HINT>(at.cast()) }
+    panel::prefetch_line(at.as_ptr().wrapping_add(PREFETCH_BYTES));
 }

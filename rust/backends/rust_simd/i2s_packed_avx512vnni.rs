@@ -39,7 +39,8 @@ const VECTORS: usize = 2;
 const ROWS: usize = VECTORS * LANES;
 /// ... and blocks, at most. A lane takes up to 64 * 2 * 128 four times from each dword: far from what int32 holds.
 const BLOCKS: usize = 10;
-/// Activation rows of a tile: 24 sums, two vectors of codes, the mask and the activations are 28 of 32 registers.
+/// Activation rows of a tile: 24 sums, two vectors of codes, the mask and the activations are 28 of 32 registers. As many as
+/// come here make tiles of five or more, or of one, of rows so long that `one` is not for them; tests have the others.
 const TILE: usize = 12;
 /// Activation rows that have a pointer to themselves. Tiles are of whole fours but for what is left.
 const FOUR: usize = 4;
@@ -86,7 +87,7 @@ pub(super) fn multiply(
         let kept = row..rows.min(row + ROWS);
         for strip in shares(blocks, BLOCKS) {
             let panel = &mut panel[..strip.len()];
-            fill(codes, blocks, kept.clone(), strip.start, panel);
+            fill(codes, blocks, kept.clone(), &strip, panel);
             let weights = Strip { panel, first: strip.start, rows: kept.clone() };
             for fours in shares(n.div_ceil(FOUR), TILE / FOUR) {
                 let tile = FOUR * fours.start..n.min(FOUR * fours.end);
@@ -114,20 +115,14 @@ pub(super) fn multiply(
     }
 }
 
-/// The blocks of some weight rows from block `first` on, transposed; where there are fewer than 32 rows, the last one is
-/// repeated. Asks for what the next panel will be filled from.
+/// The blocks of a strip of some weight rows, transposed; where there are fewer than 32 rows, the last one is repeated.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn fill(codes: &[Lane], blocks: usize, rows: Range<usize>, first: usize, panel: &mut [Block]) {
-    let end = first + panel.len();
-    let ahead = if end < blocks { panel.len() } else { ROWS * blocks - first };
+fn fill(codes: &[Lane], blocks: usize, rows: Range<usize>, strip: &Range<usize>, panel: &mut [Block]) {
     for v in 0..VECTORS {
         let from = (rows.start + v * LANES).min(rows.end - 1);
-        let sixteen = SixteenRows::new(codes, blocks, from..rows.end.min(from + LANES));
-        for (block, panel) in (first..end).zip(&mut *panel) {
-            if block.is_multiple_of(2) {
-                sixteen.ask_for(block + ahead);
-            }
+        let sixteen = SixteenRows::new(codes, blocks, from..rows.end.min(from + LANES), strip, ROWS);
+        for (block, panel) in panel.iter_mut().enumerate() {
             for (vectors, dword) in panel.iter_mut().zip(sixteen.transposed(block)) {
                 store(&mut vectors[v], dword);
             }

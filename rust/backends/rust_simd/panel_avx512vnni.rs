@@ -11,12 +11,11 @@
 //!       for each quad of columns:      w0..w3 = 64 rows x 4 codes        4 loads
 //!         for each activation row:     b = its 4 activations, 16 times   1 load
 //!                                      sum[v] += w[v] . b                4 vpdpbusd, exact int32
-//!   results = sums - sum(q)
+//!       after the last strip:          results = sums - sum(q)
 //! ```
 //!
 //! The panel (32 KB) stays in L1 while all activation rows pass it. Sums from strip to strip stand by themselves, aligned:
-//! results of any alignment, thousands of bytes apart, would be read and written across cache lines, and would push the
-//! panel out. int32 sums may wrap on the way, as sum(q) is taken off at the end: the result is right modulo 2^32, and it
+//! results of any alignment, thousands of bytes apart, would be read and written across cache lines for every strip. int32 sums may wrap on the way, as sum(q) is taken off at the end: the result is right modulo 2^32, and it
 //! fits.
 
 use std::arch::x86_64::*;
@@ -136,7 +135,7 @@ fn multiply_in_passes<P: Packed, const N: usize>(
                 for columns in shares(n, TILE) {
                     if end == cols {
                         for c in columns.clone() {
-                            ask_for(&out.of(first + c)[kept.clone()]);
+                            ask_for_results(&out.of(first + c)[kept.clone()]);
                         }
                     }
                     let q = &q[columns.start * cols..columns.end * cols];
@@ -156,12 +155,8 @@ fn multiply_in_passes<P: Packed, const N: usize>(
 
 /// Asks for the cache lines of results that will be written: they are thousands of bytes from one to the next activation row.
 #[inline]
-#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
-fn ask_for(out: &[i32]) {
-    for line in out.chunks(LANES) {
-        // SAFETY: a prefetch never faults, and nothing is read or written through it.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast()) };
-    }
+fn ask_for_results(out: &[i32]) {
+    out.chunks(LANES).for_each(|line| prefetch_line(line.as_ptr()));
 }
 
 /// `out` = sums, in the order of rows, less what code + 1 added too much.
@@ -309,4 +304,12 @@ pub(super) fn load(bytes: &[u8; 64]) -> __m512i {
 pub(super) fn load_i8(bytes: &[i8; 64]) -> __m512i {
     // SAFETY: the array is 64 bytes; an unaligned load.
     unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+/// Asks for a cache line.
+#[inline]
+#[allow(unused_unsafe, reason = "whether it is unsafe depends on the version of std::arch")]
+pub(super) fn prefetch_line<T>(at: *const T) {
+    // SAFETY: a prefetch never faults; the address need not be mapped, and nothing is read through it.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
 }

@@ -7,8 +7,9 @@
 //!   for 8 triples:                                     decode code + 1 to a panel
 //!     byte sums of sign * h, sign * l                  for every activation row: add panel * q
 //!     int16 sums += 27 h + l
-//!   out += int16 sums
+//!   out += int16 sums, even and odd rows apart
 //! the same for the columns in pairs, without signs
+//! of each tile: rows in order
 //! ```
 //!
 //! **Signs.** Word i of the 16 of an octet of triples holds row i in its odd bits and row 16 + i in its even
@@ -228,6 +229,7 @@ impl Tl2<'_> {
                 self.add_sums(tile, row_block, &sums, (&mut *out, first));
             }
         }
+        // Every sum is there: rows in order again.
         let tile_rows = 32 * self.weights.row_blocks;
         for i in first..first + N {
             let out = &mut out.of(i)[tile * tile_rows..][..tile_rows];
@@ -388,7 +390,7 @@ fn add_triples<const N: usize>(
 ) {
     for (tables, (codes, signs)) in tables.iter().zip(codes.iter().zip(signs)) {
         tl_avx2::prefetch(codes);
-        tl_avx2::prefetch_ahead(signs, tl_avx2::PREFETCH_BYTES / 4);
+        tl_avx2::prefetch_ahead(signs, tl_avx2::PREFETCH_BYTES * size_of_val(signs) / size_of_val(codes));
         let signs = spread_signs(signs);
         let mut high = [_mm256_setzero_si256(); N];
         let mut low = [_mm256_setzero_si256(); N];

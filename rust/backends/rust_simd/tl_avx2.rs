@@ -38,7 +38,7 @@ pub(super) const RADIX: i16 = 27;
 /// round(2^15 / 27).
 const RECIPROCAL: i16 = 1214;
 
-/// Bytes between a load of weights and the prefetch issued with it.
+/// Bytes between a load of codes and the prefetch issued with it.
 pub(super) const PREFETCH_BYTES: usize = 3072;
 
 /// The 16 answers h and l for one pair or triple of activations, by index or magnitude.
@@ -216,8 +216,8 @@ pub(super) fn join(high: __m256i, low: __m256i) -> [__m256i; 2] {
     ]
 }
 
-/// Adds sixteen int16 to sixteen int32, which hold first the even and then the odd ones of them: to take them apart takes no
-/// place from look-ups, which are made in one port only, as vpmovsxwd is.
+/// Adds sixteen int16 to sixteen int32, which hold first the even and then the odd ones of them: up to Cascade Lake, Intel's
+/// CPUs look up in one port, where vpmovsxwd would be too, and this is not.
 #[target_feature(enable = "avx2")]
 #[inline]
 pub(super) fn add_words_apart(out: &mut [i32; 16], words: __m256i) {
@@ -377,11 +377,16 @@ impl Multiplier {
         Self::Avx512Vnni { _token: token, wide_pairs: wide, wide_triples: vbmi.filter(|_| wide), triple_rows }
     }
 
-    /// With AVX-512, which has both; else the widest that runs here.
+    /// With AVX-512, which has both, TL2 looked up for two groups of activation rows; else the widest that runs here.
     #[cfg(test)]
     pub fn widest(wide_lookups: bool) -> Self {
         let narrower = || AvxVnni::detect().map_or(Self::Avx2, Self::AvxVnni);
-        Avx512Vnni::detect().map_or_else(|_| narrower(), |token| Self::looking_up(token, wide_lookups))
+        let Ok(token) = Avx512Vnni::detect() else { return narrower() };
+        let Self::Avx512Vnni { _token, wide_pairs, wide_triples, .. } = Self::looking_up(token, wide_lookups)
+        else {
+            unreachable!("it is of AVX-512");
+        };
+        Self::Avx512Vnni { _token, wide_pairs, wide_triples, triple_rows: 2 * LOOKUP_ROWS }
     }
 }
 
