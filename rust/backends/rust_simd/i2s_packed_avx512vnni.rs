@@ -25,6 +25,7 @@ use std::ops::Range;
 
 use super::i2s_avx2::{BLOCK, Lane};
 use super::i2s_avx512vnni::store;
+use super::i2s_some_avx512vnni::quarter;
 use super::i2s_transpose_avx512::{DWORDS, SixteenRows};
 use super::panel_avx512vnni::{self as panel, LANES, broadcast, load};
 use super::shares;
@@ -183,9 +184,7 @@ fn products<const C: usize>(panel: &[Block], q: Activations<'_>, col: usize) -> 
     for group in 0..4 {
         if group > 0 {
             mask = _mm512_srli_epi16::<2>(mask);
-            for sum in sums.as_flattened_mut() {
-                *sum = _mm512_srai_epi32::<2>(*sum);
-            }
+            quarter(&mut sums);
         }
         for (block, dwords) in panel.iter().enumerate() {
             // SAFETY: each of the rows has this block, as was made sure of.

@@ -196,10 +196,10 @@ unsafe fn products<const C: usize>(
     sums
 }
 
-/// Divides by four, without a remainder.
+/// Divides sums by four, without a remainder.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn quarter<const C: usize>(sums: &mut [[__m512i; ROWS]; C]) {
+pub(super) fn quarter<const V: usize, const C: usize>(sums: &mut [[__m512i; V]; C]) {
     for sum in sums.as_flattened_mut() {
         *sum = _mm512_srai_epi32::<2>(*sum);
     }
